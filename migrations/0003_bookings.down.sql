@@ -1,0 +1,2 @@
+DROP TABLE flight_demand;
+DROP TABLE bookings;
