@@ -1,0 +1,10 @@
+//! Tests against real servers, one binary so that they share them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod events;
+mod history;
+mod model;
+mod order;
+mod races;
+mod relations;
+mod support;

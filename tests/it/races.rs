@@ -1,0 +1,204 @@
+//! Several replicas at once, on the same rows, and readers beside them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::join_all;
+use paxflow::batch::VerdictCounts;
+use rand::rngs::ChaCha8Rng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+use crate::events::{booking, flight};
+use crate::history::Generator;
+use crate::model;
+use crate::support::{Applier, Database, assert_exact, drift, dump, execute};
+
+const HOT_FLIGHTS: usize = 30;
+const HOT_BOOKINGS: usize = 120;
+const BATCH_EVENTS: usize = 100;
+
+/// Batches of one applier over keys that all appliers share; no two events have the same key and version.
+struct HotBatches {
+    generator: Generator,
+    rng: ChaCha8Rng,
+    applier: i64,
+    appliers: i64,
+    number: i64,
+}
+
+impl HotBatches {
+    fn new(applier: usize, appliers: usize) -> Self {
+        let seed = applier as u64;
+        Self {
+            generator: Generator::new(seed),
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            applier: applier as i64,
+            appliers: appliers as i64,
+            number: 0,
+        }
+    }
+
+    /// A batch of different keys in random order.
+    fn next(&mut self) -> Vec<Value> {
+        let version = self.number * self.appliers + self.applier + 1;
+        self.number += 1;
+        let keys: Vec<usize> = (0..HOT_FLIGHTS + HOT_BOOKINGS).collect();
+        keys.sample(&mut self.rng, BATCH_EVENTS)
+            .map(|key| match key.checked_sub(HOT_FLIGHTS) {
+                None => self.generator.flight(&format!("F{key}"), version),
+                Some(key) => self.generator.booking(&format!("B{key}"), version, HOT_FLIGHTS),
+            })
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn hot_keys_never_deadlock_and_stay_exact() {
+    const APPLIERS: usize = 4;
+    const BATCHES: usize = 200;
+    let database = Database::new().await;
+    let mut running = Vec::new();
+    for number in 0..APPLIERS {
+        let mut applier = database.applier().await;
+        running.push(async move {
+            let mut batches = HotBatches::new(number, APPLIERS);
+            let mut counts = VerdictCounts::default();
+            let mut sent = Vec::new();
+            for _ in 0..BATCHES {
+                let batch = batches.next();
+                counts = counts + applier.apply(&batch).await;
+                sent.extend(batch);
+            }
+            (counts, sent)
+        });
+    }
+    let (counts, sent): (Vec<_>, Vec<_>) = join_all(running).await.into_iter().unzip();
+    let counts = counts.into_iter().fold(VerdictCounts::default(), |sum, counts| sum + counts);
+    assert_eq!(counts.total(), (APPLIERS * BATCHES * BATCH_EVENTS) as u64);
+    assert_eq!(counts.applied + counts.stale, counts.total());
+    assert!(counts.stale > 0, "the appliers did not overtake each other: {counts:?}");
+    let mut connection = database.connect().await;
+    assert_exact(&mut connection).await;
+    for (query, expected) in model::QUERIES.iter().zip(model::expect(&sent.concat())) {
+        assert_eq!(dump(&mut connection, query).await, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_flight_that_moves_takes_its_bookings_along() {
+    const BOOKINGS: usize = 300;
+    let database = Database::new().await;
+    let routes = [("NRT", "PHX"), ("PHX", "NRT"), ("HNL", "KEF")];
+    let moves: Vec<_> = (1..=150)
+        .map(|version| {
+            let (origin, destination) = routes[version % routes.len()];
+            let day = version % 28 + 1;
+            vec![flight(json!({
+                "version": version,
+                "origin": origin,
+                "destination": destination,
+                "scheduled_departure": format!("2026-04-{day:02}T03:00:00Z"),
+                "scheduled_arrival": format!("2026-04-{day:02}T13:00:00Z"),
+            }))]
+        })
+        .collect();
+    let booked: Vec<_> = (0..BOOKINGS).map(|number| booking(json!({"booking_id": format!("B{number}")}))).collect();
+    let (first, second) = booked.split_at(BOOKINGS / 2);
+    let small_batches = |events: &[Value]| events.chunks(3).map(<[Value]>::to_vec).collect::<Vec<_>>();
+    let work = [moves, small_batches(first), small_batches(second)];
+
+    let running = join_all(work.iter().map(async |batches| {
+        let mut applier = database.applier().await;
+        for batch in batches {
+            applier.apply(batch).await;
+        }
+    }));
+    running.await;
+    let mut connection = database.connect().await;
+    // Version 150: the first route, on the 11th.
+    let markets = "SELECT origin, destination, data_date, flight_count, booking_count FROM market_data";
+    assert_eq!(dump(&mut connection, markets).await, "NRT | PHX | 2026-04-11 | 1 | 300\n");
+    assert_exact(&mut connection).await;
+}
+
+#[tokio::test]
+async fn a_time_zone_may_change_while_flights_arrive() {
+    const ROUNDS: usize = 40;
+    let database = Database::new().await;
+    let done = AtomicBool::new(false);
+    let arrive = async {
+        let mut applier = database.applier().await;
+        for round in 0..ROUNDS {
+            let flights: Vec<_> =
+                (0..10).map(|number| flight(json!({"flight_id": format!("F{round}-{number}")}))).collect();
+            applier.apply(&flights).await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let change = async {
+        let mut connection = database.connect().await;
+        while !done.load(Ordering::Relaxed) {
+            for zone in ["Pacific/Honolulu", "Asia/Tokyo"] {
+                let update = format!("UPDATE airports SET timezone = '{zone}' WHERE iata_code = 'NRT'");
+                execute(&mut connection, &update).await;
+                assert_exact(&mut connection).await;
+            }
+        }
+    };
+    tokio::join!(arrive, change);
+    let mut connection = database.connect().await;
+    let markets = "SELECT origin, data_date, flight_count FROM market_data";
+    assert_eq!(dump(&mut connection, markets).await, "NRT | 2026-04-01 | 400\n");
+    assert_exact(&mut connection).await;
+}
+
+#[tokio::test]
+async fn snapshot_consistent() {
+    const APPLIERS: usize = 2;
+    const READS: usize = 200;
+    let database = Database::new().await;
+    let done = AtomicBool::new(false);
+    let write = async |number: usize| {
+        let mut applier = database.applier().await;
+        let mut batches = HotBatches::new(number, APPLIERS);
+        let mut counts = VerdictCounts::default();
+        while !done.load(Ordering::Relaxed) {
+            counts = counts + applier.apply(&batches.next()).await;
+        }
+        counts
+    };
+    let read = async {
+        let mut connection = database.connect().await;
+        let mut seen = Vec::new();
+        for number in 0..READS {
+            execute(&mut connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await;
+            seen.push(read_sums(&mut connection).await);
+            if number % 20 == 0 {
+                assert_eq!(drift(&mut connection).await, "", "at read {number}");
+            }
+            execute(&mut connection, "COMMIT").await;
+        }
+        done.store(true, Ordering::Relaxed);
+        seen
+    };
+    let (_, _, mut seen) = tokio::join!(write(0), write(1), read);
+    seen.dedup();
+    assert!(seen.len() > READS / 10, "too few commits between the reads: {}", seen.len());
+}
+
+/// The active bookings, counted in four ways, in as many statements of one snapshot.
+async fn read_sums(connection: &mut PgConnection) -> String {
+    let counted = "SELECT count(*) FROM bookings b JOIN flights f USING (flight_id)
+        WHERE b.deleted_at IS NULL AND b.status <> 'cancelled' AND f.deleted_at IS NULL AND f.status <> 'cancelled'";
+    let expected = dump(connection, counted).await;
+    for sum in [
+        "SELECT coalesce(sum(booking_count), 0) FROM market_data",
+        "SELECT coalesce(sum(booking_count), 0) FROM market_fares",
+        "SELECT coalesce(sum(gross_bookings - cancellations), 0) FROM market_activity",
+    ] {
+        assert_eq!(dump(connection, sum).await, expected, "{sum}");
+    }
+    expected
+}
