@@ -1,1 +1,3 @@
 //! paxflow
+
+pub mod world;
