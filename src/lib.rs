@@ -1,3 +1,4 @@
-//! paxflow
+//! paxflow: booking and flight events in, exact MarketData out.
 
 pub mod event;
+pub mod world;
