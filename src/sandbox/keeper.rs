@@ -1,6 +1,6 @@
 //! One private server process and the small shell that outlives us to clean up after it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -172,8 +172,10 @@ impl Keeper {
     }
 }
 
-/// A process that ended is a zombie until its keeper waits for it, and a zombie has an empty command line.
+/// False also for a zombie: a server that ended is one until its keeper waits for it.
 pub(super) fn is_alive(pid: u32) -> bool {
-    std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline"))
-        .is_ok_and(|line| !line.is_empty())
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .any(|line| line.starts_with("State:") && !line.contains("(zombie)"))
 }

@@ -8,7 +8,7 @@
 trap : HUP INT TERM PIPE
 
 alive() {
-    grep -qs '' "/proc/$1/cmdline" # a zombie's is empty
+    grep -qs '^State:.[^ZX]' "/proc/$1/status" # neither a zombie nor gone
 }
 
 end_server() {
