@@ -11,11 +11,18 @@ alive() {
     grep -qs '^State:.[^ZX]' "/proc/$1/status" # neither a zombie nor gone
 }
 
+descendants() {
+    for child in $(cat "/proc/$1/task/"*/children); do
+        echo "$child"
+        descendants "$child"
+    done
+}
+
 end_server() {
     family=
     if [ "$1" = KILL ]; then
         kill -s STOP "$pid" # so that it starts no further child meanwhile
-        family=$(cat "/proc/$pid/task/$pid/children")
+        family=$(descendants "$pid")
     fi
     # shellcheck disable=SC2086 # a list of pids
     kill -s "$1" "$pid" $family
