@@ -121,10 +121,8 @@ CREATE TABLE flight_demand (
     last_event_at      timestamptz NOT NULL,
     updated_at         timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT flight_demand_pkey PRIMARY KEY (flight_id, cabin, currency),
-    CONSTRAINT flight_demand_counts CHECK (
-        gross_booking_count = booking_count + cancellation_count
-        AND booking_count >= used_count + no_show_count
-        AND cancellation_count >= 0 AND used_count >= 0 AND no_show_count >= 0)
+    -- Holds for changes as well as for sums: the row that an upsert proposes is a change, with any sign.
+    CONSTRAINT flight_demand_balances CHECK (gross_booking_count = booking_count + cancellation_count)
 ) WITH (fillfactor = 70);
 
 COMMENT ON TABLE flight_demand IS 'The stored part of MarketData: what the not-deleted bookings of a flight add up to, by cabin and currency. Keyed by what a booking names itself, so neither a flight that moves nor a booking that comes before its flight changes a row here. No row for nothing.';

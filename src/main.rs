@@ -1,1 +1,17 @@
-fn main(){}
+//! Boot and dispatch.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use paxflow::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli::dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("paxflow: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

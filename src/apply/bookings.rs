@@ -1,0 +1,254 @@
+//! Upserts the bookings of a batch and tells what they replaced.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use rust_decimal::Decimal;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row};
+
+use super::Written;
+use crate::batch::{ByKey, Newest, Precedence};
+use crate::event::{Booking, BookingStatus, State};
+use crate::market::{Counted, Demand};
+
+/// A booking that was written: what MarketData has to take back and what to count.
+pub(super) struct Replaced<'a> {
+    /// The stored state that counted until now.
+    pub stored: Option<Counted>,
+    /// The new state, unless it is a tombstone.
+    pub booking: Option<&'a Booking<'a>>,
+    /// Time of the event.
+    pub event_at: DateTime<Utc>,
+}
+
+impl<'a> Replaced<'a> {
+    fn new(newest: &'a Newest<'a, Booking<'a>>, stored: Option<Counted>) -> Self {
+        let booking = match &newest.revision.state {
+            State::Upserted(booking) => Some(booking),
+            State::Deleted(_) => None,
+        };
+        Self {
+            stored,
+            booking,
+            event_at: newest.event_at,
+        }
+    }
+}
+
+/// Writes the bookings that are newer than what is stored.
+pub(super) async fn write<'a>(
+    connection: &mut PgConnection,
+    bookings: &'a ByKey<'a, Booking<'a>>,
+) -> sqlx::Result<(Written, Vec<Replaced<'a>>)> {
+    let mut written = Written::default();
+    let mut replaced = Vec::with_capacity(bookings.len());
+    if bookings.is_empty() {
+        return Ok((written, replaced));
+    }
+    let inserted: HashSet<String> = Columns::of(bookings.values())
+        .bind(sqlx::query(include_str!("insert_bookings.sql")))
+        .try_map(|row: PgRow| row.try_get(0))
+        .fetch_all(&mut *connection)
+        .await?
+        .into_iter()
+        .collect();
+    let mut known = Vec::new();
+    for (key, newest) in bookings {
+        if inserted.contains(key.as_ref()) {
+            written.settle(newest.delivery, Precedence::Newer);
+            replaced.push(Replaced::new(newest, None));
+        } else {
+            known.push(key.as_ref());
+        }
+    }
+    if known.is_empty() {
+        return Ok((written, replaced));
+    }
+    let stored = sqlx::query(include_str!("lock_bookings.sql"))
+        .bind(known)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut newer = Vec::new();
+    for row in &stored {
+        let Some(newest) = bookings.get(row.try_get::<&str, _>("booking_id")?) else {
+            continue;
+        };
+        let precedence = newest
+            .revision
+            .precedence(row.try_get("version")?, row.try_get("content_hash")?);
+        written.settle(newest.delivery, precedence);
+        if precedence == Precedence::Newer {
+            replaced.push(Replaced::new(newest, counted(row)?));
+            newer.push(newest);
+        }
+    }
+    if !newer.is_empty() {
+        Columns::of(newer)
+            .bind(sqlx::query(include_str!("update_bookings.sql")))
+            .execute(connection)
+            .await?;
+    }
+    Ok((written, replaced))
+}
+
+/// What a stored booking adds to MarketData; nothing for a tombstone.
+fn counted(row: &PgRow) -> sqlx::Result<Option<Counted>> {
+    let Some(flight_id) = row.try_get("flight_id")? else {
+        return Ok(None);
+    };
+    let status: &str = row.try_get("status")?;
+    let status = BookingStatus::from_code(status).ok_or_else(|| {
+        sqlx::Error::Decode(format!("bookings.status holds an unknown code: {status}").into())
+    })?;
+    Ok(Some(Counted {
+        flight_id,
+        cabin: row.try_get("cabin")?,
+        currency: row.try_get("currency")?,
+        demand: Demand::of(
+            status,
+            row.try_get("price_base")?,
+            row.try_get("price_total")?,
+        ),
+    }))
+}
+
+/// The parameters of `insert_bookings` and `update_bookings`, a column each.
+#[derive(Default)]
+struct Columns<'a> {
+    booking_ids: Vec<&'a str>,
+    versions: Vec<i64>,
+    content_hashes: Vec<&'a [u8]>,
+    deleted_at: Vec<Option<DateTime<Utc>>>,
+    delete_reasons: Vec<Option<&'a str>>,
+    references: Vec<Option<&'a str>>,
+    ticket_numbers: Vec<Option<&'a str>>,
+    coupons: Vec<Option<i16>>,
+    flight_ids: Vec<Option<&'a str>>,
+    journey_origins: Vec<Option<&'a str>>,
+    journey_destinations: Vec<Option<&'a str>>,
+    passenger_names: Vec<Option<&'a str>>,
+    passenger_emails: Vec<Option<&'a str>>,
+    passenger_phones: Vec<Option<&'a str>>,
+    booked_at: Vec<Option<DateTime<Utc>>>,
+    travel_dates: Vec<Option<NaiveDate>>,
+    cabins: Vec<Option<&'a str>>,
+    booking_classes: Vec<Option<&'a str>>,
+    fare_bases: Vec<Option<&'a str>>,
+    seats: Vec<Option<&'a str>>,
+    points_of_sale: Vec<Option<&'a str>>,
+    channels: Vec<Option<&'a str>>,
+    price_bases: Vec<Option<Decimal>>,
+    price_taxes: Vec<Option<Decimal>>,
+    price_totals: Vec<Option<Decimal>>,
+    currencies: Vec<Option<&'a str>>,
+    payment_statuses: Vec<Option<&'a str>>,
+    statuses: Vec<Option<&'a str>>,
+    cancelled_at: Vec<Option<DateTime<Utc>>>,
+    sources: Vec<&'a str>,
+    last_event_at: Vec<DateTime<Utc>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(newest: impl IntoIterator<Item = &'a Newest<'a, Booking<'a>>>) -> Self {
+        let mut columns = Self::default();
+        for state in newest {
+            columns.push(state);
+        }
+        columns
+    }
+
+    fn push(&mut self, newest: &'a Newest<'a, Booking<'a>>) {
+        let (booking, tombstone) = match &newest.revision.state {
+            State::Upserted(booking) => (Some(booking), None),
+            State::Deleted(tombstone) => (None, Some(tombstone)),
+        };
+        let journey = booking.and_then(|b| b.journey.as_ref());
+        let passenger = booking.and_then(|b| b.passenger.as_ref());
+        self.booking_ids.push(&newest.revision.key);
+        self.versions.push(newest.revision.version);
+        self.content_hashes.push(&newest.revision.content_hash);
+        self.deleted_at.push(tombstone.map(|t| t.deleted_at));
+        self.delete_reasons
+            .push(tombstone.and_then(|t| t.reason.as_deref()));
+        self.references.push(booking.map(|b| b.reference.as_str()));
+        self.ticket_numbers
+            .push(booking.and_then(|b| b.ticket_number.as_ref().map(|text| text.as_str())));
+        self.coupons.push(
+            booking
+                .and_then(|b| b.coupon)
+                .map(|coupon| coupon.get().into()),
+        );
+        self.flight_ids.push(booking.map(|b| b.flight_id.as_str()));
+        self.journey_origins
+            .push(journey.map(|j| j.origin.as_str()));
+        self.journey_destinations
+            .push(journey.map(|j| j.destination.as_str()));
+        self.passenger_names
+            .push(passenger.map(|p| p.name.as_str()));
+        self.passenger_emails
+            .push(passenger.and_then(|p| p.email.as_ref().map(|text| text.as_str())));
+        self.passenger_phones
+            .push(passenger.and_then(|p| p.phone.as_ref().map(|text| text.as_str())));
+        self.booked_at.push(booking.map(|b| b.booked_at));
+        self.travel_dates.push(booking.and_then(|b| b.travel_date));
+        self.cabins.push(booking.map(|b| b.cabin.as_str()));
+        self.booking_classes
+            .push(booking.map(|b| b.booking_class.as_str()));
+        self.fare_bases
+            .push(booking.and_then(|b| b.fare_basis.as_ref().map(|text| text.as_str())));
+        self.seats
+            .push(booking.and_then(|b| b.seat.as_ref().map(|text| text.as_str())));
+        self.points_of_sale
+            .push(booking.and_then(|b| b.point_of_sale.map(|country| country.as_str())));
+        self.channels
+            .push(booking.and_then(|b| b.channel.as_ref().map(|text| text.as_str())));
+        self.price_bases.push(booking.map(|b| b.price.base));
+        self.price_taxes.push(booking.map(|b| b.price.taxes));
+        self.price_totals.push(booking.map(|b| b.price.total));
+        self.currencies
+            .push(booking.map(|b| b.price.currency.as_str()));
+        self.payment_statuses
+            .push(booking.map(|b| b.payment_status.as_str()));
+        self.statuses.push(booking.map(|b| b.status.as_str()));
+        self.cancelled_at.push(booking.and_then(|b| b.cancelled_at));
+        self.sources.push(&newest.source);
+        self.last_event_at.push(newest.event_at);
+    }
+
+    fn bind<'q>(self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments> {
+        query
+            .bind(self.booking_ids)
+            .bind(self.versions)
+            .bind(self.content_hashes)
+            .bind(self.deleted_at)
+            .bind(self.delete_reasons)
+            .bind(self.references)
+            .bind(self.ticket_numbers)
+            .bind(self.coupons)
+            .bind(self.flight_ids)
+            .bind(self.journey_origins)
+            .bind(self.journey_destinations)
+            .bind(self.passenger_names)
+            .bind(self.passenger_emails)
+            .bind(self.passenger_phones)
+            .bind(self.booked_at)
+            .bind(self.travel_dates)
+            .bind(self.cabins)
+            .bind(self.booking_classes)
+            .bind(self.fare_bases)
+            .bind(self.seats)
+            .bind(self.points_of_sale)
+            .bind(self.channels)
+            .bind(self.price_bases)
+            .bind(self.price_taxes)
+            .bind(self.price_totals)
+            .bind(self.currencies)
+            .bind(self.payment_statuses)
+            .bind(self.statuses)
+            .bind(self.cancelled_at)
+            .bind(self.sources)
+            .bind(self.last_event_at)
+    }
+}

@@ -1,0 +1,140 @@
+//! The one transaction of a batch: flights, bookings, what they change in MarketData, what is set aside,
+//! and the count of it all.
+//!
+//! Locks are taken in one global order: flights, bookings, flight_demand, quarantined_events, each in
+//! ascending order of its key. Rows are never deleted from `flights` and `bookings`, so a batch that
+//! holds a key it inserted makes its twins wait in their own insert, before they hold any key of the
+//! second step: no circle is possible.
+
+mod bookings;
+mod demand;
+mod flights;
+mod quarantine;
+
+use chrono::{DateTime, Utc};
+use sqlx::{Connection, PgConnection};
+
+use crate::batch::{self, Delivery, Folded, Precedence, Verdict, VerdictCounts};
+use crate::db::{Fault, fault_of};
+use crate::event::{Reason, Rejected};
+use crate::market::Rollup;
+
+/// Who commits: the row of `worker_progress`.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Unique over all workers and restarts.
+    pub id: String,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+}
+
+/// What became of the entities of one kind.
+#[derive(Debug, Default)]
+struct Written {
+    counts: VerdictCounts,
+    /// Deliveries that conflict with what is stored.
+    conflicts: Vec<usize>,
+}
+
+impl Written {
+    fn settle(&mut self, delivery: usize, precedence: Precedence) {
+        match precedence {
+            Precedence::Newer => self.counts.count(Verdict::Applied),
+            Precedence::Duplicate => self.counts.count(Verdict::Duplicate),
+            Precedence::Stale => self.counts.count(Verdict::Stale),
+            Precedence::Conflict => self.conflicts.push(delivery),
+        }
+    }
+}
+
+/// Decodes, folds and commits a batch. A message whose row the database refuses is set aside with its
+/// SQLSTATE and the others commit: the batch is halved until the message stands alone.
+///
+/// On an error some halves may have committed already. Applying the whole batch again is right in any
+/// case: what is stored turns into duplicates.
+///
+/// # Errors
+/// Whatever fault is not the data's: see [`fault_of`].
+pub async fn apply(
+    connection: &mut PgConnection,
+    worker: &Worker,
+    deliveries: &[Delivery],
+) -> sqlx::Result<VerdictCounts> {
+    let mut counts = VerdictCounts::default();
+    let mut parts = vec![deliveries];
+    while let Some(part) = parts.pop() {
+        match commit(connection, worker, part, batch::fold(part), None).await {
+            Ok(committed) => counts = counts + committed,
+            Err(error) => match fault_of(&error) {
+                Fault::Data { sqlstate } if part.len() == 1 => {
+                    let refused = Folded {
+                        rejected: vec![(0, refused_by_database())],
+                        ..Folded::default()
+                    };
+                    counts =
+                        counts + commit(connection, worker, part, refused, Some(&sqlstate)).await?;
+                }
+                Fault::Data { .. } => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Fault::Transient | Fault::Permanent => return Err(error),
+            },
+        }
+    }
+    Ok(counts)
+}
+
+fn refused_by_database() -> Rejected {
+    Rejected {
+        reason: Reason::RefusedByDatabase,
+        path: "$".to_owned(),
+        detail: "the database refused the row; see sqlstate".to_owned(),
+    }
+}
+
+async fn commit(
+    connection: &mut PgConnection,
+    worker: &Worker,
+    deliveries: &[Delivery],
+    mut folded: Folded<'_>,
+    sqlstate: Option<&str>,
+) -> sqlx::Result<VerdictCounts> {
+    let mut transaction = connection.begin().await?;
+    let flights = flights::write(&mut transaction, &folded.flights).await?;
+    let (bookings, replaced) = bookings::write(&mut transaction, &folded.bookings).await?;
+    let mut rollup = Rollup::default();
+    for change in &replaced {
+        if let Some(counted) = &change.stored {
+            rollup.retract(counted, change.event_at);
+        }
+        if let Some(booking) = change.booking {
+            rollup.add(booking, change.event_at);
+        }
+    }
+    demand::add(&mut transaction, &rollup).await?;
+
+    let mut counts = folded.counts + flights.counts + bookings.counts;
+    let conflicts = flights.conflicts.iter().chain(&bookings.conflicts);
+    folded
+        .rejected
+        .extend(conflicts.map(|delivery| (*delivery, batch::conflict())));
+    quarantine::set_aside(&mut transaction, deliveries, &folded.rejected, sqlstate).await?;
+    for _ in &folded.rejected {
+        counts.count(Verdict::Quarantined);
+    }
+    sqlx::query(include_str!("progress.sql"))
+        .bind(&worker.id)
+        .bind(worker.started_at)
+        .bind(folded.last_event_at)
+        .bind(counts.total() as i64)
+        .bind(counts.applied as i64)
+        .bind(counts.duplicate as i64)
+        .bind(counts.stale as i64)
+        .bind(counts.folded as i64)
+        .bind(counts.quarantined as i64)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(counts)
+}

@@ -1,0 +1,246 @@
+//! A batch of deliveries, decoded and folded: for each key the newest version wins. Pure.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Add;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::event::{self, Booking, Change, Event, Flight, Message, Reason, Rejected, Revision};
+
+/// A message as the broker delivered it, with what quarantine keeps of it.
+#[derive(Debug, Clone, Default)]
+pub struct Delivery {
+    /// Number of the delivery on its channel.
+    pub tag: u64,
+    /// The body exactly as received.
+    pub body: Vec<u8>,
+    /// Exchange it was published to.
+    pub exchange: String,
+    /// Routing key it was published with.
+    pub routing_key: String,
+    /// AMQP `content_type`.
+    pub content_type: Option<String>,
+    /// AMQP `content_encoding`.
+    pub content_encoding: Option<String>,
+    /// AMQP `message_id`.
+    pub message_id: Option<String>,
+    /// AMQP headers as a JSON object.
+    pub headers: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Delivery {
+    fn message(&self) -> Message<'_> {
+        Message {
+            body: &self.body,
+            exchange: &self.exchange,
+            routing_key: &self.routing_key,
+            content_type: self.content_type.as_deref(),
+            content_encoding: self.content_encoding.as_deref(),
+            message_id: self.message_id.as_deref(),
+        }
+    }
+}
+
+/// How a delivery ended. Each ends in exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It changed a row.
+    Applied,
+    /// Its version was stored already, with the same content.
+    Duplicate,
+    /// A higher version was stored already.
+    Stale,
+    /// A higher version of its key stood in the same batch.
+    Folded,
+    /// It broke a rule and was set aside.
+    Quarantined,
+}
+
+/// Deliveries by verdict; they add up to what was received.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct VerdictCounts {
+    /// See [`Verdict::Applied`].
+    pub applied: u64,
+    /// See [`Verdict::Duplicate`].
+    pub duplicate: u64,
+    /// See [`Verdict::Stale`].
+    pub stale: u64,
+    /// See [`Verdict::Folded`].
+    pub folded: u64,
+    /// See [`Verdict::Quarantined`].
+    pub quarantined: u64,
+}
+
+impl VerdictCounts {
+    /// Counts one more delivery.
+    pub fn count(&mut self, verdict: Verdict) {
+        *match verdict {
+            Verdict::Applied => &mut self.applied,
+            Verdict::Duplicate => &mut self.duplicate,
+            Verdict::Stale => &mut self.stale,
+            Verdict::Folded => &mut self.folded,
+            Verdict::Quarantined => &mut self.quarantined,
+        } += 1;
+    }
+
+    /// All deliveries counted.
+    pub fn total(&self) -> u64 {
+        self.applied + self.duplicate + self.stale + self.folded + self.quarantined
+    }
+}
+
+impl Add for VerdictCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            applied: self.applied + other.applied,
+            duplicate: self.duplicate + other.duplicate,
+            stale: self.stale + other.stale,
+            folded: self.folded + other.folded,
+            quarantined: self.quarantined + other.quarantined,
+        }
+    }
+}
+
+/// The newest state of one key in a batch.
+#[derive(Debug)]
+pub struct Newest<'a, T> {
+    /// Which delivery of the batch it came with.
+    pub delivery: usize,
+    /// The state.
+    pub revision: Revision<'a, T>,
+    /// CloudEvents `source` of the event.
+    pub source: Cow<'a, str>,
+    /// CloudEvents `time` of the event.
+    pub event_at: DateTime<Utc>,
+}
+
+/// The newest states by key. Iterating is the lock order.
+pub type ByKey<'a, T> = BTreeMap<Cow<'a, str>, Newest<'a, T>>;
+
+/// A folded batch: what to write, and what is decided without the database.
+#[derive(Debug, Default)]
+pub struct Folded<'a> {
+    /// Newest state of each flight.
+    pub flights: ByKey<'a, Flight<'a>>,
+    /// Newest state of each booking.
+    pub bookings: ByKey<'a, Booking<'a>>,
+    /// Deliveries that break a rule, by their place in the batch.
+    pub rejected: Vec<(usize, Rejected)>,
+    /// Deliveries decided here: duplicates and folded ones. The rejected are not among them.
+    pub counts: VerdictCounts,
+    /// Newest event time in the batch.
+    pub last_event_at: Option<DateTime<Utc>>,
+}
+
+/// Decodes a batch and keeps the newest version of each key.
+///
+/// Of two contents for one version the first delivery stays and the other is rejected.
+pub fn fold(deliveries: &[Delivery]) -> Folded<'_> {
+    let mut folded = Folded::default();
+    for (index, delivery) in deliveries.iter().enumerate() {
+        match event::decode(&delivery.message()) {
+            Ok(event) => folded.take(index, event),
+            Err(rejected) => folded.rejected.push((index, rejected)),
+        }
+    }
+    folded
+}
+
+impl<'a> Folded<'a> {
+    fn take(&mut self, delivery: usize, event: Event<'a>) {
+        self.last_event_at = self.last_event_at.max(Some(event.time));
+        let Event {
+            source,
+            time: event_at,
+            change,
+            ..
+        } = event;
+        let loser = match change {
+            Change::Booking(revision) => keep_newest(
+                &mut self.bookings,
+                Newest {
+                    delivery,
+                    revision,
+                    source,
+                    event_at,
+                },
+            ),
+            Change::Flight(revision) => keep_newest(
+                &mut self.flights,
+                Newest {
+                    delivery,
+                    revision,
+                    source,
+                    event_at,
+                },
+            ),
+        };
+        match loser {
+            None => {}
+            Some(Precedence::Newer | Precedence::Stale) => self.counts.count(Verdict::Folded),
+            Some(Precedence::Duplicate) => self.counts.count(Verdict::Duplicate),
+            Some(Precedence::Conflict) => self.rejected.push((delivery, conflict())),
+        }
+    }
+}
+
+/// Puts a state into its place; `Some` tells how it stood to the one that was there, since then one
+/// of the two is decided.
+fn keep_newest<'a, T>(states: &mut ByKey<'a, T>, newest: Newest<'a, T>) -> Option<Precedence> {
+    match states.entry(newest.revision.key.clone()) {
+        Entry::Vacant(place) => {
+            place.insert(newest);
+            None
+        }
+        Entry::Occupied(mut place) => {
+            let kept = &place.get().revision;
+            let precedence = newest.revision.precedence(kept.version, &kept.content_hash);
+            if precedence == Precedence::Newer {
+                place.insert(newest);
+            }
+            Some(precedence)
+        }
+    }
+}
+
+/// How a state stands to the one that is kept already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precedence {
+    /// Its version is higher: it replaces the other.
+    Newer,
+    /// The same version and content.
+    Duplicate,
+    /// The same version, another content: a fault of the producer.
+    Conflict,
+    /// Its version is lower.
+    Stale,
+}
+
+impl<T> Revision<'_, T> {
+    /// The version guard: how this state stands to a kept one. Time never decides.
+    pub fn precedence(&self, kept_version: i64, kept_hash: &[u8]) -> Precedence {
+        match self.version.cmp(&kept_version) {
+            Ordering::Greater => Precedence::Newer,
+            Ordering::Less => Precedence::Stale,
+            Ordering::Equal if self.content_hash == kept_hash => Precedence::Duplicate,
+            Ordering::Equal => Precedence::Conflict,
+        }
+    }
+}
+
+/// What is said of the second content of one version.
+pub fn conflict() -> Rejected {
+    Rejected {
+        reason: Reason::VersionConflict,
+        path: "$.data.version".to_owned(),
+        detail:
+            "another content of this key and version came first; send changes with a higher version"
+                .to_owned(),
+    }
+}

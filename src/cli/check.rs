@@ -1,0 +1,55 @@
+//! `paxflow check`: what a producer asks before publishing.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::lines;
+use crate::event::{Message, decode};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// NDJSON files, one event a line; - is stdin, .gz is unpacked
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let (mut valid, mut rejected) = (0_u64, Vec::new());
+    for name in &arguments.files {
+        let mut input = lines::open(name)?;
+        let (mut body, mut line) = (Vec::new(), 0_u64);
+        while lines::read_line(&mut *input, &mut body, name)? {
+            line += 1;
+            match decode(&Message::of_body(&body)) {
+                Ok(_) => valid += 1,
+                Err(finding) if arguments.json => rejected.push(json!({
+                    "file": name, "line": line, "reason": finding.reason.as_str(),
+                    "path": finding.path, "detail": finding.detail,
+                })),
+                Err(finding) => {
+                    println!("{name}:{line}: {finding}");
+                    rejected.push(line.into());
+                }
+            }
+        }
+    }
+    if arguments.json {
+        let report = json!({ "valid": valid, "rejected": rejected });
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&report).context("cannot write the report")?
+        );
+    } else {
+        println!("{valid} valid, {} rejected", rejected.len());
+    }
+    Ok(if rejected.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,128 @@
+//! The commands: one file each.
+
+mod check;
+mod demo;
+mod docs;
+mod generate;
+mod lines;
+mod publish;
+mod run;
+
+mod status;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use sqlx::postgres::PgConnection;
+
+use crate::config::{Config, SETTINGS};
+use crate::db;
+use crate::telemetry;
+
+/// Booking and flight events in, exact MarketData out.
+#[derive(Debug, Parser)]
+#[command(version, about, after_long_help = configuration_help(), propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch it work: private servers, the sample events, the top markets and the proof
+    #[command(after_help = "Example:\n  paxflow demo --keep")]
+    Demo(demo::Arguments),
+    /// The worker: migrate, consume, apply, until SIGTERM or SIGINT
+    #[command(
+        after_help = "Example:\n  DATABASE_URL=postgres://paxflow@db/market AMQP_URL=amqp://paxflow@mq paxflow run"
+    )]
+    Run,
+    /// Validate events and publish them with confirms
+    #[command(
+        after_help = "Example:\n  paxflow publish --skip-invalid events.ndjson\n  paxflow generate --events 1000 --seed 1 | paxflow publish -"
+    )]
+    Publish(publish::Arguments),
+    /// Validate events: for producers
+    #[command(after_help = "Example:\n  paxflow check events.ndjson")]
+    Check(check::Arguments),
+    /// Write a seeded sample world as NDJSON: the same bytes for the same arguments
+    #[command(
+        after_help = "Example:\n  paxflow generate --events 100000 --seed 7 --bad-ratio 0.01 > events.ndjson"
+    )]
+    Generate(generate::Arguments),
+    /// Recompute MarketData and compare: exit 0 if exact, 1 if a cell differs
+    #[command(after_help = "Example:\n  paxflow verify || paxflow verify --repair")]
+    Verify(verify::Arguments),
+    /// One screen: schema, queue, verdicts, rates, quarantine, last verify
+    #[command(after_help = "Example:\n  paxflow status --json")]
+    Status(status::Arguments),
+    /// Print shell completions
+    #[command(after_help = "Example:\n  paxflow completions bash > /etc/bash_completion.d/paxflow")]
+    Completions(docs::Completions),
+    /// Write the man pages into a directory
+    #[command(after_help = "Example:\n  paxflow man /usr/local/share/man/man1")]
+    Man(docs::Man),
+}
+
+fn configuration_help() -> String {
+    let mut help = String::from("Configuration, from the environment or a .env file:\n");
+    for setting in SETTINGS {
+        let default = if setting.default.is_empty() {
+            String::new()
+        } else {
+            format!(" [default: {}]", setting.default)
+        };
+        help.push_str(&format!(
+            "  {}={}{default}\n      {}\n",
+            setting.name, setting.form, setting.meaning
+        ));
+    }
+    help
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// In one line: what failed, where, and what to do.
+pub fn dispatch(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Completions(arguments) => docs::completions(&arguments),
+        Command::Man(arguments) => docs::man(&arguments),
+        Command::Demo(arguments) => {
+            with_runtime(async |config| demo::run(&arguments, config).await)
+        }
+        Command::Run => with_runtime(run::run),
+        Command::Publish(arguments) => {
+            with_runtime(async |config| publish::run(&arguments, &config).await)
+        }
+        Command::Verify(arguments) => {
+            with_runtime(async |config| verify::run(&arguments, &config).await)
+        }
+        Command::Status(arguments) => {
+            with_runtime(async |config| status::run(&arguments, &config).await)
+        }
+    }
+}
+
+fn with_runtime(command: impl AsyncFnOnce(Config) -> Result<ExitCode>) -> Result<ExitCode> {
+    let config = Config::from_env()?;
+    telemetry::start_logging(&config)?;
+    tokio::runtime::Runtime::new()
+        .context("cannot start the runtime")?
+        .block_on(command(config))
+}
+
+/// Connects a command to the database.
+async fn database(config: &Config, purpose: &str) -> Result<PgConnection> {
+    let options = db::options(config.database_url()?, purpose)?;
+    db::connect(&options).await.with_context(|| {
+        format!(
+            "cannot connect to the database at {} (DATABASE_URL)",
+            db::address(&options)
+        )
+    })
+}

@@ -1,0 +1,198 @@
+//! `paxflow status`: one screen.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::postgres::PgConnection;
+use sqlx::{FromRow, Row};
+
+use crate::broker;
+use crate::config::Config;
+use crate::db;
+
+/// How long the rate is measured for.
+const RATE_OVER: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    schema_revision: i64,
+    latest_revision: i64,
+    queue: Queue,
+    workers: Workers,
+    events_per_second: f64,
+    quarantine_open: i64,
+    last_verify: Option<LastVerify>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Queue {
+    Seen {
+        name: String,
+        ready: u32,
+        consumers: u32,
+    },
+    Unseen {
+        name: String,
+        problem: String,
+    },
+}
+
+#[derive(Debug, Serialize, FromRow)]
+struct Workers {
+    received: i64,
+    applied: i64,
+    duplicate: i64,
+    stale: i64,
+    folded: i64,
+    quarantined: i64,
+    batches: i64,
+    last_commit_at: Option<DateTime<Utc>>,
+    /// How far the newest committed event lies back.
+    last_event_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Serialize, FromRow)]
+struct LastVerify {
+    finished_at: DateTime<Utc>,
+    row_count: i64,
+    drift_count: i64,
+}
+
+pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
+    let mut connection = super::database(config, "status").await?;
+    let status = look(&mut connection, config).await?;
+    if arguments.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&status).context("cannot write the status")?
+        );
+    } else {
+        print(&status, Utc::now());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn look(connection: &mut PgConnection, config: &Config) -> Result<Status> {
+    let revision = db::migrate::revision(connection)
+        .await
+        .context("cannot read the schema revision")?;
+    anyhow::ensure!(
+        revision.current == revision.latest,
+        "the schema is at revision {} and this program knows {}: start paxflow run to migrate it",
+        revision.current,
+        revision.latest
+    );
+    let before = workers(connection).await?;
+    tokio::time::sleep(RATE_OVER).await;
+    let workers = workers(connection).await?;
+    let quarantine = "SELECT count(*) FROM quarantined_events WHERE state = 'open'";
+    let last_verify =
+        "SELECT finished_at, row_count, drift_count FROM verifications ORDER BY id DESC LIMIT 1";
+    Ok(Status {
+        schema_revision: revision.current,
+        latest_revision: revision.latest,
+        queue: queue(config).await?,
+        events_per_second: (workers.received - before.received) as f64 / RATE_OVER.as_secs_f64(),
+        workers,
+        quarantine_open: sqlx::query(quarantine)
+            .fetch_one(&mut *connection)
+            .await?
+            .try_get(0)?,
+        last_verify: sqlx::query_as(last_verify)
+            .fetch_optional(connection)
+            .await?,
+    })
+}
+
+async fn workers(connection: &mut PgConnection) -> Result<Workers> {
+    sqlx::query_as(include_str!("workers.sql"))
+        .fetch_one(connection)
+        .await
+        .context("cannot read worker_progress")
+}
+
+async fn queue(config: &Config) -> Result<Queue> {
+    let name = config.queue.clone();
+    Ok(match broker::queue_state(config.amqp_url()?, &name).await {
+        Ok(Some(state)) => Queue::Seen {
+            name,
+            ready: state.ready,
+            consumers: state.consumers,
+        },
+        Ok(None) => Queue::Unseen {
+            name,
+            problem: "does not exist yet".to_owned(),
+        },
+        Err(error) => Queue::Unseen {
+            name,
+            problem: error.to_string(),
+        },
+    })
+}
+
+fn print(status: &Status, now: DateTime<Utc>) {
+    let Status { workers: w, .. } = status;
+    println!(
+        "schema      revision {} of {}",
+        status.schema_revision, status.latest_revision
+    );
+    match &status.queue {
+        Queue::Seen {
+            name,
+            ready,
+            consumers,
+        } => {
+            println!("queue       {name}: {ready} ready, {consumers} consumers");
+        }
+        Queue::Unseen { name, problem } => println!("queue       {name}: {problem}"),
+    }
+    println!("rate        {:.0} events/s", status.events_per_second);
+    println!("commit      {}", ago(w.last_commit_at, now));
+    println!(
+        "lag         newest committed event {}",
+        ago(w.last_event_at, now)
+    );
+    println!("received    {} in {} batches", w.received, w.batches);
+    println!("  applied      {:>12}", w.applied);
+    println!("  duplicate    {:>12}", w.duplicate);
+    println!("  stale        {:>12}", w.stale);
+    println!("  folded       {:>12}", w.folded);
+    println!("  quarantined  {:>12}", w.quarantined);
+    println!("quarantine  {} open", status.quarantine_open);
+    match &status.last_verify {
+        None => println!("verify      never"),
+        Some(verify) => {
+            let when = ago(Some(verify.finished_at), now);
+            println!(
+                "verify      {} rows, {} cells differ, {when}",
+                verify.row_count, verify.drift_count
+            );
+        }
+    }
+}
+
+fn ago(then: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {
+    let Some(then) = then else {
+        return "never".to_owned();
+    };
+    let seconds = (now - then).num_seconds();
+    let time = then.format("%Y-%m-%d %H:%M:%S UTC");
+    match seconds {
+        ..0 => time.to_string(),
+        0..120 => format!("{time} ({seconds} s ago)"),
+        120..7200 => format!("{time} ({} min ago)", seconds / 60),
+        7200..172_800 => format!("{time} ({} h ago)", seconds / 3600),
+        _ => format!("{time} ({} days ago)", seconds / 86_400),
+    }
+}

@@ -1,0 +1,79 @@
+//! `paxflow verify`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::audit::{self, Report};
+use crate::config::Config;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Rebuild the cells that differ, in one transaction, then compare again
+    #[arg(long)]
+    repair: bool,
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
+    let mut connection = super::database(config, "verify").await?;
+    let mut report = audit::verify(&mut connection)
+        .await
+        .context("cannot verify")?;
+    let mut repaired = 0;
+    if arguments.repair && !report.is_exact() {
+        show(&report, arguments.json, repaired)?;
+        repaired = audit::repair(&mut connection)
+            .await
+            .context("cannot repair")?;
+        report = audit::verify(&mut connection)
+            .await
+            .context("cannot verify the repair")?;
+    }
+    show(&report, arguments.json, repaired)?;
+    if let Err(error) = audit::record(&mut connection, &report, repaired).await {
+        eprintln!("paxflow: the result could not be recorded: {error}");
+    }
+    Ok(if report.is_exact() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn show(report: &Report, as_json: bool, repaired: i64) -> Result<()> {
+    if as_json {
+        let mut value = serde_json::to_value(report).context("cannot write the report")?;
+        value["exact"] = json!(report.is_exact());
+        value["repaired"] = json!(repaired);
+        println!("{value}");
+        return Ok(());
+    }
+    if repaired > 0 {
+        println!("rebuilt {repaired} stored rows");
+    }
+    for difference in &report.differences {
+        println!("{difference}");
+    }
+    println!("{}", summary(report));
+    Ok(())
+}
+
+/// The answer in one line.
+pub(super) fn summary(report: &Report) -> String {
+    let at = report.snapshot_at.format("%Y-%m-%d %H:%M:%S UTC");
+    if report.is_exact() {
+        format!(
+            "exact: {} rows are what the bookings and flights of {at} add up to",
+            report.rows
+        )
+    } else {
+        format!(
+            "DRIFT: {} of {} rows differ from the bookings and flights of {at}",
+            report.rows_different, report.rows
+        )
+    }
+}

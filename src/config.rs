@@ -1,0 +1,419 @@
+//! The configuration: the only reader of the environment.
+//!
+//! Every setting is a variable of the environment, or of a `.env` file in the working directory; the
+//! environment wins.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+/// What can be set, with its form, default and meaning: the table of `--help` and README.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "DATABASE_URL",
+        form: "postgres://user:password@host:5432/database",
+        default: "",
+        meaning: "The PostgreSQL database (12 or later). DATABASE_URL_FILE names a file that holds it.",
+    },
+    Setting {
+        name: "AMQP_URL",
+        form: "amqp://user:password@host:5672/vhost",
+        default: "",
+        meaning: "The RabbitMQ broker (3.10 or later); amqps:// for TLS. AMQP_URL_FILE names a file that holds it.",
+    },
+    Setting {
+        name: "PAXFLOW_HTTP_ADDR",
+        form: "address:port",
+        default: "127.0.0.1:9464",
+        meaning: "Where run serves /livez, /readyz and /metrics.",
+    },
+    Setting {
+        name: "PAXFLOW_EXCHANGE",
+        form: "name",
+        default: "paxflow.events",
+        meaning: "Topic exchange that producers publish to.",
+    },
+    Setting {
+        name: "PAXFLOW_QUEUE",
+        form: "name",
+        default: "paxflow.events",
+        meaning: "Queue that workers consume; its dead-letter queue is NAME.dead.",
+    },
+    Setting {
+        name: "PAXFLOW_BATCH_MAX",
+        form: "whole number, 1 to 10000",
+        default: "1000",
+        meaning: "Most events in one transaction.",
+    },
+    Setting {
+        name: "PAXFLOW_BATCH_LINGER_MS",
+        form: "milliseconds, 0 to 10000",
+        default: "0",
+        meaning: "How long a batch that is not full waits for more events while the worker is idle.",
+    },
+    Setting {
+        name: "PAXFLOW_PREFETCH",
+        form: "whole number, 1 to 65535",
+        default: "2000",
+        meaning: "Most unacknowledged deliveries a worker holds.",
+    },
+    Setting {
+        name: "DATABASE_POOL_SIZE",
+        form: "whole number, 1 to 1000",
+        default: "20",
+        meaning: "Database connections that are kept.",
+    },
+    Setting {
+        name: "DATABASE_MAX_OVERFLOW",
+        form: "whole number, 0 to 1000",
+        default: "10",
+        meaning: "Extra connections under load, closed when they are returned.",
+    },
+    Setting {
+        name: "DATABASE_POOL_RECYCLE_SECS",
+        form: "seconds, 1 to 86400",
+        default: "3600",
+        meaning: "Age at which a connection is replaced.",
+    },
+    Setting {
+        name: "PAXFLOW_LOG",
+        form: "filter such as info or paxflow=debug",
+        default: "info",
+        meaning: "Which log lines are written (to stderr).",
+    },
+    Setting {
+        name: "PAXFLOW_LOG_FORMAT",
+        form: "text or json",
+        default: "text on a terminal, json elsewhere",
+        meaning: "Form of the log lines.",
+    },
+    Setting {
+        name: "PAXFLOW_ENV",
+        form: "name such as development or production",
+        default: "development",
+        meaning: "Where this runs; production refuses what destroys data.",
+    },
+];
+
+/// One line of the configuration table.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Variable of the environment.
+    pub name: &'static str,
+    /// What a value looks like.
+    pub form: &'static str,
+    /// What holds when it is not set; empty if a command that needs it fails without.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+/// The configuration of one process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `DATABASE_URL`; holds a password.
+    pub database_url: Option<Secret>,
+    /// `AMQP_URL`; holds a password.
+    pub amqp_url: Option<Secret>,
+    /// `PAXFLOW_HTTP_ADDR`.
+    pub http_addr: SocketAddr,
+    /// `PAXFLOW_EXCHANGE`.
+    pub exchange: String,
+    /// `PAXFLOW_QUEUE`.
+    pub queue: String,
+    /// `PAXFLOW_BATCH_MAX`, in events.
+    pub batch_max: usize,
+    /// `PAXFLOW_BATCH_LINGER_MS`.
+    pub batch_linger: Duration,
+    /// `PAXFLOW_PREFETCH`, in deliveries.
+    pub prefetch: u16,
+    /// The database pool.
+    pub pool: PoolConfig,
+    /// `PAXFLOW_LOG`, a filter of tracing-subscriber.
+    pub log: String,
+    /// `PAXFLOW_LOG_FORMAT`; `None` leaves it to where the log goes.
+    pub log_format: Option<LogFormat>,
+    /// `PAXFLOW_ENV`.
+    pub environment: String,
+}
+
+/// How many database connections a process may have, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolConfig {
+    /// `DATABASE_POOL_SIZE`: connections that are kept.
+    pub size: u32,
+    /// `DATABASE_MAX_OVERFLOW`: connections beyond that, closed when returned.
+    pub max_overflow: u32,
+    /// `DATABASE_POOL_RECYCLE_SECS`: age at which a connection is replaced.
+    pub recycle: Duration,
+}
+
+/// Form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A value that must not be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a value that must not be printed.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself, to connect with.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Config {
+    /// Reads `.env`, if there is one, and the environment.
+    ///
+    /// # Errors
+    /// The first variable with a wrong value, with its form and default.
+    pub fn from_env() -> Result<Self> {
+        match dotenvy::dotenv() {
+            Err(error) if !error.not_found() => {
+                bail!(
+                    ".env cannot be read: write one NAME=value a line, values with spaces in quotes"
+                )
+            }
+            _ => Self::from_lookup(|name| std::env::var(name).ok()),
+        }
+    }
+
+    /// Reads the configuration from anything that maps names to values.
+    ///
+    /// # Errors
+    /// See [`Config::from_env`].
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let settings = Lookup(&lookup);
+        Ok(Self {
+            database_url: settings.secret("DATABASE_URL", &["postgres://", "postgresql://"])?,
+            amqp_url: settings.secret("AMQP_URL", &["amqp://", "amqps://"])?,
+            http_addr: settings.parse("PAXFLOW_HTTP_ADDR")?,
+            exchange: settings.name("PAXFLOW_EXCHANGE")?,
+            queue: settings.name("PAXFLOW_QUEUE")?,
+            batch_max: settings.number("PAXFLOW_BATCH_MAX", 1, 10_000)? as usize,
+            batch_linger: Duration::from_millis(settings.number(
+                "PAXFLOW_BATCH_LINGER_MS",
+                0,
+                10_000,
+            )?),
+            prefetch: settings.number("PAXFLOW_PREFETCH", 1, u64::from(u16::MAX))? as u16,
+            pool: PoolConfig {
+                size: settings.number("DATABASE_POOL_SIZE", 1, 1000)? as u32,
+                max_overflow: settings.number("DATABASE_MAX_OVERFLOW", 0, 1000)? as u32,
+                recycle: Duration::from_secs(settings.number(
+                    "DATABASE_POOL_RECYCLE_SECS",
+                    1,
+                    86_400,
+                )?),
+            },
+            log: settings.text("PAXFLOW_LOG"),
+            log_format: settings.log_format()?,
+            environment: settings.text("PAXFLOW_ENV"),
+        })
+    }
+
+    /// The database to work with.
+    ///
+    /// # Errors
+    /// If `DATABASE_URL` is not set.
+    pub fn database_url(&self) -> Result<&Secret> {
+        self.database_url
+            .as_ref()
+            .ok_or_else(|| missing("DATABASE_URL"))
+    }
+
+    /// The broker to work with.
+    ///
+    /// # Errors
+    /// If `AMQP_URL` is not set.
+    pub fn amqp_url(&self) -> Result<&Secret> {
+        self.amqp_url.as_ref().ok_or_else(|| missing("AMQP_URL"))
+    }
+}
+
+fn setting(name: &str) -> &'static Setting {
+    const UNKNOWN: &Setting = &Setting {
+        name: "",
+        form: "",
+        default: "",
+        meaning: "",
+    };
+    SETTINGS
+        .iter()
+        .find(|setting| setting.name == name)
+        .unwrap_or(UNKNOWN)
+}
+
+fn missing(name: &str) -> anyhow::Error {
+    anyhow!(
+        "{name} is not set: give it as {}, or name a file that holds it in {name}_FILE",
+        setting(name).form
+    )
+}
+
+/// What is wrong with a value, without the value: it may be a secret in the wrong place.
+fn wrong(name: &str, problem: &str) -> anyhow::Error {
+    let Setting { form, default, .. } = setting(name);
+    let default = if default.is_empty() { "none" } else { default };
+    anyhow!("{name} {problem}: expected {form} (default: {default})")
+}
+
+struct Lookup<'a, F>(&'a F);
+
+impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
+    fn text(&self, name: &str) -> String {
+        (self.0)(name).unwrap_or_else(|| setting(name).default.to_owned())
+    }
+
+    fn parse<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T> {
+        self.text(name)
+            .parse()
+            .map_err(|error| wrong(name, &format!("has a wrong value ({error})")))
+    }
+
+    fn number(&self, name: &str, least: u64, most: u64) -> Result<u64> {
+        let number = self.parse(name)?;
+        if (least..=most).contains(&number) {
+            Ok(number)
+        } else {
+            Err(wrong(name, "is out of range"))
+        }
+    }
+
+    fn name(&self, name: &str) -> Result<String> {
+        let value = self.text(name);
+        // AMQP allows 255 bytes; the dead-letter queue's name is longer than this one.
+        if value.is_empty() || value.len() > 240 || value.starts_with("amq.") {
+            return Err(wrong(
+                name,
+                "must have 1 to 240 bytes and not begin with amq.",
+            ));
+        }
+        Ok(value)
+    }
+
+    fn secret(&self, name: &str, schemes: &[&str]) -> Result<Option<Secret>> {
+        let file_name = format!("{name}_FILE");
+        let value = match ((self.0)(name), (self.0)(&file_name)) {
+            (Some(_), Some(_)) => bail!("{name} and {file_name} are both set: set one of them"),
+            (Some(value), None) => value,
+            (None, Some(path)) => std::fs::read_to_string(&path)
+                .with_context(|| format!("{file_name}: cannot read {path}"))?
+                .trim()
+                .to_owned(),
+            (None, None) => return Ok(None),
+        };
+        if !schemes.iter().any(|scheme| value.starts_with(scheme)) {
+            return Err(wrong(name, "has a wrong value"));
+        }
+        Ok(Some(Secret(value)))
+    }
+
+    fn log_format(&self) -> Result<Option<LogFormat>> {
+        match (self.0)("PAXFLOW_LOG_FORMAT").as_deref() {
+            None => Ok(None),
+            Some("text") => Ok(Some(LogFormat::Text)),
+            Some("json") => Ok(Some(LogFormat::Json)),
+            Some(_) => Err(wrong("PAXFLOW_LOG_FORMAT", "has a wrong value")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn config(pairs: &[(&str, &str)]) -> Result<Config> {
+        Config::from_lookup(|name| {
+            pairs
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn every_default_is_a_good_value() {
+        let config = config(&[]).unwrap();
+        assert_eq!(
+            (
+                config.pool.size,
+                config.pool.max_overflow,
+                config.pool.recycle.as_secs()
+            ),
+            (20, 10, 3600)
+        );
+        assert_eq!(config.http_addr.to_string(), "127.0.0.1:9464");
+        assert!(
+            config
+                .database_url()
+                .unwrap_err()
+                .to_string()
+                .contains("DATABASE_URL_FILE")
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_variable_form_and_default() {
+        for (name, value) in [
+            ("PAXFLOW_BATCH_MAX", "0"),
+            ("PAXFLOW_BATCH_MAX", "many"),
+            ("PAXFLOW_HTTP_ADDR", "localhost"),
+            ("PAXFLOW_QUEUE", ""),
+            ("PAXFLOW_LOG_FORMAT", "xml"),
+            ("DATABASE_POOL_SIZE", "-1"),
+            ("PAXFLOW_PREFETCH", "65536"),
+        ] {
+            let error = config(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+            assert!(
+                error.contains(setting(name).form) && error.contains(setting(name).default),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_is_not_repeated() {
+        let error = config(&[("DATABASE_URL", "mysql://joe:canary@db/x")])
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains("canary"), "{error}");
+        let config = config(&[("DATABASE_URL", "postgres://joe:canary@db/x")]).unwrap();
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_secret_may_stand_in_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "amqp://u:p@h:5672/%2f\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let both = [("AMQP_URL_FILE", path), ("AMQP_URL", "amqp://x")];
+        assert_eq!(
+            config(&both[..1]).unwrap().amqp_url().unwrap().expose(),
+            "amqp://u:p@h:5672/%2f"
+        );
+        assert!(config(&both).unwrap_err().to_string().contains("both set"));
+    }
+}

@@ -1,0 +1,120 @@
+//! The database: connections, faults and the schema.
+
+pub mod migrate;
+pub mod pool;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection};
+
+use crate::config::Secret;
+
+/// How long a connection may take to be made before it counts as an outage.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whose fault an error is, which decides what is done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// One row cannot be stored: SQLSTATE classes 21, 22 and 23.
+    Data {
+        /// The five characters that PostgreSQL gave.
+        sqlstate: String,
+    },
+    /// The database is away, busy, shutting down, read-only or full: the same work succeeds later.
+    Transient,
+    /// Only a person can mend it: wrong password, missing table, missing permission.
+    Permanent,
+}
+
+/// Whose fault an error is.
+pub fn fault_of(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::Database(error) => {
+            let sqlstate = error.code().unwrap_or_default();
+            match sqlstate.get(..2).unwrap_or_default() {
+                "21" | "22" | "23" => Fault::Data {
+                    sqlstate: sqlstate.into_owned(),
+                },
+                // 25: read-only after a fail-over, idle too long; 0A: a plan from before a migration.
+                "08" | "25" | "40" | "53" | "55" | "57" | "58" | "XX" | "0A" => Fault::Transient,
+                _ => Fault::Permanent,
+            }
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => Fault::Transient,
+        _ => Fault::Permanent,
+    }
+}
+
+/// How to reach a database, with the session settings that every connection has.
+///
+/// # Errors
+/// If the URL is not one.
+pub fn options(url: &Secret, purpose: &str) -> Result<PgConnectOptions> {
+    let options: PgConnectOptions = url.expose().parse().ok().context(
+        "DATABASE_URL cannot be read: expected postgres://user:password@host:5432/database",
+    )?;
+    Ok(options
+        .application_name(&format!("paxflow {purpose}"))
+        .statement_cache_capacity(64)
+        .disable_statement_logging()
+        .options([
+            ("timezone", "UTC"),
+            ("client_min_messages", "error"),
+            ("idle_in_transaction_session_timeout", "15s"),
+            ("tcp_keepalives_idle", "10"),
+            // Arrays hide their length from the planner: a custom plan would scan small tables and be
+            // made anew for each batch.
+            ("plan_cache_mode", "force_generic_plan"),
+            ("jit", "off"),
+        ]))
+}
+
+/// Opens one connection, outside the pool.
+///
+/// # Errors
+/// What the server or the network says; a silent one counts as timed out.
+pub async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+        ))),
+    }
+}
+
+/// Where a database is, to be shown to people: never its password.
+pub fn address(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or("postgres");
+    format!("{}:{}/{database}", options.get_host(), options.get_port())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_address_shows_no_password() {
+        let url = Secret::new("postgres://joe:canary@db.example:5433/market");
+        assert_eq!(
+            address(&options(&url, "test").unwrap()),
+            "db.example:5433/market"
+        );
+    }
+
+    #[test]
+    fn a_lost_connection_is_nobodys_fault() {
+        let lost = sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        assert_eq!(fault_of(&lost), Fault::Transient);
+        assert_eq!(fault_of(&sqlx::Error::PoolTimedOut), Fault::Transient);
+        assert_eq!(fault_of(&sqlx::Error::RowNotFound), Fault::Permanent);
+    }
+}

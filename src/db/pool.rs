@@ -1,0 +1,40 @@
+//! The pool of database connections.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::config::PoolConfig;
+
+/// How long a caller waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Makes the pool; connections are opened when they are needed.
+///
+/// At most `size + max_overflow` connections are open. One that is returned while more than `size`
+/// are open is closed, so the overflow lasts only as long as the load.
+pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
+    let opened: Arc<OnceLock<PgPool>> = Arc::default();
+    let returned_to = Arc::clone(&opened);
+    let pool = PgPoolOptions::new()
+        .max_connections(config.size + config.max_overflow)
+        .max_lifetime(config.recycle)
+        .idle_timeout(None)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // The first statement on a dead connection fails as fast as a ping would.
+        .test_before_acquire(false)
+        .after_release(move |connection, _| {
+            let keep = returned_to
+                .get()
+                .is_none_or(|pool| pool.size() <= config.size);
+            Box::pin(async move {
+                // A caller that was dropped inside `begin` leaves a transaction open behind it; a
+                // connection that cannot even roll back is gone.
+                Ok(keep && sqlx::raw_sql("ROLLBACK").execute(connection).await.is_ok())
+            })
+        })
+        .connect_lazy_with(options);
+    opened.get_or_init(|| pool.clone());
+    pool
+}

@@ -1,0 +1,237 @@
+//! The event contract: bytes to [`Event`] or [`Rejected`], and the schemas that producers get.
+//!
+//! Pure: no I/O, no clock. A message that breaks a rule is a value like any other; the checks run
+//! in the order of the contract, so the same message is always rejected for the same reason.
+
+mod booking;
+mod codes;
+mod contract;
+mod digest;
+mod envelope;
+mod flight;
+mod json;
+mod money;
+mod numbers;
+mod reason;
+mod text;
+mod time;
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+
+pub use booking::{Booking, BookingDeleted, Journey, Passenger};
+pub use codes::{BookingStatus, Cabin, FlightStatus, PaymentStatus};
+pub use envelope::Kind;
+pub use flight::{Aircraft, Capacity, Flight, FlightDeleted, SeatsByCabin};
+pub use money::{Country, Currency, Price};
+pub use numbers::{Coupon, Seats, Version};
+pub use reason::{Reason, Rejected};
+pub use text::{
+    Airline, Airport, EventId, FlightNumber, Key, Letter, Personal, Reference, Text, TicketNumber,
+    UriReference,
+};
+
+use contract::{Contract, Path};
+use digest::content_hash;
+
+/// The version of the contract that this release reads.
+pub const CONTRACT_VERSION: &str = "1";
+
+/// Largest body. A larger one is rejected by its length, before it is parsed.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// The content type that producers set.
+pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// One delivery as the contract sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// The body, exactly as received.
+    pub body: &'a [u8],
+    /// The exchange it was published to; empty for the default exchange.
+    pub exchange: &'a str,
+    /// The routing key it was published with.
+    pub routing_key: &'a str,
+    /// The `content_type` property.
+    pub content_type: Option<&'a str>,
+    /// The `content_encoding` property.
+    pub content_encoding: Option<&'a str>,
+    /// The `message_id` property.
+    pub message_id: Option<&'a str>,
+}
+
+impl<'a> Message<'a> {
+    /// A body that was not delivered: the properties of the message give no cause for rejection.
+    pub fn of_body(body: &'a [u8]) -> Self {
+        Message {
+            body,
+            exchange: "",
+            routing_key: "",
+            content_type: Some(CONTENT_TYPE),
+            content_encoding: None,
+            message_id: None,
+        }
+    }
+}
+
+/// An event that keeps every rule of the contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// The id that its producer gave it.
+    pub id: Cow<'a, str>,
+    /// URI reference of its producer.
+    pub source: Cow<'a, str>,
+    /// Its type.
+    pub kind: Kind,
+    /// When it happened; never decides order.
+    pub time: DateTime<Utc>,
+    /// What it says.
+    pub change: Change<'a>,
+}
+
+/// What an event is about.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all events are bookings: a box would cost each of them an allocation"
+)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// A booking.
+    Booking(Revision<'a, Booking<'a>>),
+    /// A flight.
+    Flight(Revision<'a, Flight<'a>>),
+}
+
+/// One version of a booking or flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision<'a, T> {
+    /// `booking_id` or `flight_id`.
+    pub key: Cow<'a, str>,
+    /// Only a higher version replaces a stored one.
+    pub version: i64,
+    /// Hash of the contract fields: equal for events that say the same, however they spell it.
+    pub content_hash: [u8; 16],
+    /// The state that the version brings.
+    pub state: State<'a, T>,
+}
+
+/// The state of a booking or flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State<'a, T> {
+    /// It exists, and this is all of it.
+    Upserted(T),
+    /// It is gone.
+    Deleted(Tombstone<'a>),
+}
+
+/// What is left of something deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tombstone<'a> {
+    /// When it was deleted.
+    pub deleted_at: DateTime<Utc>,
+    /// Why, if the producer says so.
+    pub reason: Option<Cow<'a, str>>,
+}
+
+/// Reads a message; the event borrows from its body.
+pub fn decode<'a>(message: &Message<'a>) -> Result<Event<'a>, Rejected> {
+    let envelope = envelope::open(message)?;
+    let (kind, at) = (envelope.kind, Path::ROOT);
+    let at = at.field("data");
+    let change = match kind {
+        Kind::BookingUpserted => {
+            let booking = Booking::decode(envelope.data, &at)?;
+            Change::Booking(Revision {
+                key: booking.booking_id.clone().into_inner(),
+                version: booking.version.get(),
+                content_hash: content_hash(kind, &booking),
+                state: State::Upserted(booking),
+            })
+        }
+        Kind::BookingDeleted => {
+            let deleted = BookingDeleted::decode(envelope.data, &at)?;
+            Change::Booking(Revision {
+                content_hash: content_hash(kind, &deleted),
+                key: deleted.booking_id.into_inner(),
+                version: deleted.version.get(),
+                state: State::Deleted(Tombstone::new(deleted.deleted_at, deleted.reason)),
+            })
+        }
+        Kind::FlightUpserted => {
+            let flight = Flight::decode(envelope.data, &at)?;
+            Change::Flight(Revision {
+                key: flight.flight_id.clone().into_inner(),
+                version: flight.version.get(),
+                content_hash: content_hash(kind, &flight),
+                state: State::Upserted(flight),
+            })
+        }
+        Kind::FlightDeleted => {
+            let deleted = FlightDeleted::decode(envelope.data, &at)?;
+            Change::Flight(Revision {
+                content_hash: content_hash(kind, &deleted),
+                key: deleted.flight_id.into_inner(),
+                version: deleted.version.get(),
+                state: State::Deleted(Tombstone::new(deleted.deleted_at, deleted.reason)),
+            })
+        }
+    };
+    Ok(Event {
+        id: envelope.id,
+        source: envelope.source,
+        kind,
+        time: envelope.time,
+        change,
+    })
+}
+
+impl<'a> Tombstone<'a> {
+    fn new(deleted_at: DateTime<Utc>, reason: Option<Text<'a>>) -> Self {
+        Tombstone {
+            deleted_at,
+            reason: reason.map(Text::into_inner),
+        }
+    }
+}
+
+/// The event as JSON of the contract, without the optional attributes of the envelope.
+impl Serialize for Event<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("specversion", "1.0")?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("source", &self.source)?;
+        map.serialize_entry("type", &self.kind)?;
+        map.serialize_entry("time", &self.time)?;
+        map.serialize_entry("data", &self.change)?;
+        map.end()
+    }
+}
+
+impl Serialize for Change<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Change::Booking(revision) => revision.serialize_as("booking_id", serializer),
+            Change::Flight(revision) => revision.serialize_as("flight_id", serializer),
+        }
+    }
+}
+
+impl<T: Serialize> Revision<'_, T> {
+    fn serialize_as<S: Serializer>(&self, key: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        let tombstone = match &self.state {
+            State::Upserted(state) => return state.serialize(serializer),
+            State::Deleted(tombstone) => tombstone,
+        };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(key, &self.key)?;
+        map.serialize_entry("version", &self.version)?;
+        map.serialize_entry("deleted_at", &tombstone.deleted_at)?;
+        if let Some(reason) = &tombstone.reason {
+            map.serialize_entry("reason", reason)?;
+        }
+        map.end()
+    }
+}

@@ -1,0 +1,98 @@
+//! How a worker is doing, told by the worker and asked by `/readyz`.
+
+use std::time::{Duration, Instant};
+
+use metrics::gauge;
+use tokio::sync::watch;
+
+use crate::telemetry;
+
+/// A batch that is in the works for longer is no progress.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+
+/// The state of a worker, shared between those who tell and those who ask.
+#[derive(Debug, Clone)]
+pub struct Health(watch::Sender<State>);
+
+#[derive(Debug)]
+struct State {
+    broker: Result<(), String>,
+    database: Result<(), String>,
+    committing_since: Option<Instant>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let booting = || Err("not connected yet".to_owned());
+        Self(watch::Sender::new(State {
+            broker: booting(),
+            database: booting(),
+            committing_since: None,
+        }))
+    }
+}
+
+impl Health {
+    /// Tells that the broker is connected, or why not.
+    pub fn broker(&self, state: Result<(), String>) {
+        gauge!(telemetry::UP, "to" => "broker").set(f64::from(u8::from(state.is_ok())));
+        self.0.send_modify(|health| health.broker = state);
+    }
+
+    /// Tells that the database answers, or why not.
+    pub fn database(&self, state: Result<(), String>) {
+        gauge!(telemetry::UP, "to" => "database").set(f64::from(u8::from(state.is_ok())));
+        self.0.send_modify(|health| health.database = state);
+    }
+
+    /// Tells that a batch is taken up, or that none is.
+    pub fn committing(&self, since: Option<Instant>) {
+        self.0.send_modify(|health| health.committing_since = since);
+    }
+
+    /// Whether the worker makes progress, or is idle with both connections up.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn readiness(&self, now: Instant) -> Result<(), String> {
+        let state = self.0.borrow();
+        if let Err(reason) = &state.database {
+            return Err(format!("database: {reason}"));
+        }
+        if let Err(reason) = &state.broker {
+            return Err(format!("broker: {reason}"));
+        }
+        match state.committing_since {
+            Some(since) if now.duration_since(since) > STALLED_AFTER => Err(format!(
+                "no progress: a batch has been committing for {} s",
+                (now - since).as_secs()
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_means_connected_and_moving() {
+        let (health, now) = (Health::default(), Instant::now());
+        assert!(health.readiness(now).is_err());
+        health.database(Ok(()));
+        assert_eq!(
+            health.readiness(now),
+            Err("broker: not connected yet".to_owned())
+        );
+        health.broker(Ok(()));
+        assert_eq!(health.readiness(now), Ok(()));
+        health.committing(Some(now));
+        assert_eq!(health.readiness(now + STALLED_AFTER), Ok(()));
+        assert!(
+            health
+                .readiness(now + STALLED_AFTER + Duration::from_secs(1))
+                .is_err()
+        );
+    }
+}

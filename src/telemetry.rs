@@ -1,0 +1,139 @@
+//! What operators see: log lines and metrics. Every name is declared here.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, Result};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+
+/// Deliveries received from the broker, by every worker process since its start.
+pub const RECEIVED: &str = "paxflow_deliveries_received_total";
+/// Deliveries settled by a commit, by verdict.
+pub const VERDICTS: &str = "paxflow_deliveries_settled_total";
+/// Deliveries that went back to the broker without a verdict.
+pub const REQUEUED: &str = "paxflow_deliveries_requeued_total";
+/// Acknowledgements that did not reach the broker.
+pub const ACKS_LOST: &str = "paxflow_acks_lost_total";
+/// Committed batches.
+pub const BATCHES: &str = "paxflow_batches_committed_total";
+/// Events in a batch.
+pub const BATCH_EVENTS: &str = "paxflow_batch_events";
+/// Seconds from the first statement of a batch to its commit.
+pub const COMMIT_SECONDS: &str = "paxflow_batch_commit_seconds";
+/// Batches that were tried again.
+pub const RETRIES: &str = "paxflow_batch_retries_total";
+/// Connections made to the broker.
+pub const BROKER_SESSIONS: &str = "paxflow_broker_sessions_total";
+/// Whether broker and database are connected.
+pub const UP: &str = "paxflow_connection_up";
+/// Time of the newest event that was committed.
+pub const LAST_EVENT: &str = "paxflow_last_event_timestamp_seconds";
+/// Time of the last commit.
+pub const LAST_COMMIT: &str = "paxflow_last_commit_timestamp_seconds";
+/// Open database connections.
+pub const POOL_OPEN: &str = "paxflow_database_connections_open";
+
+/// Starts logging to stderr.
+///
+/// # Errors
+/// If `PAXFLOW_LOG` is not a filter.
+pub fn start_logging(config: &Config) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.log)
+        .context("PAXFLOW_LOG has a wrong value: expected a filter such as info or paxflow=debug (default: info)")?;
+    let on_terminal = std::io::stderr().is_terminal();
+    let format = config.log_format.unwrap_or(if on_terminal {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(on_terminal).with_target(false).init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .init(),
+    }
+    Ok(())
+}
+
+/// Installs the recorder of metrics and describes each of them.
+///
+/// # Errors
+/// If it is installed already.
+pub fn start_metrics() -> Result<PrometheusHandle> {
+    let seconds = [
+        0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+    ];
+    let events = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0];
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(COMMIT_SECONDS.to_owned()), &seconds)?
+        .set_buckets_for_metric(Matcher::Full(BATCH_EVENTS.to_owned()), &events)?
+        .install_recorder()
+        .context("metrics are recorded already")?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    describe_counter!(
+        RECEIVED,
+        Unit::Count,
+        "Deliveries received from the broker: the sum of settled, requeued and in hand"
+    );
+    describe_counter!(
+        VERDICTS,
+        Unit::Count,
+        "Deliveries settled by a commit, by verdict"
+    );
+    describe_counter!(
+        REQUEUED,
+        Unit::Count,
+        "Deliveries that went back to the broker without a verdict"
+    );
+    describe_counter!(
+        ACKS_LOST,
+        Unit::Count,
+        "Acknowledgements of committed deliveries that did not reach the broker: these come again"
+    );
+    describe_counter!(BATCHES, Unit::Count, "Committed batches");
+    describe_histogram!(BATCH_EVENTS, Unit::Count, "Deliveries in a committed batch");
+    describe_histogram!(
+        COMMIT_SECONDS,
+        Unit::Seconds,
+        "Time from taking up a batch to its commit, retries included"
+    );
+    describe_counter!(
+        RETRIES,
+        Unit::Count,
+        "Tries of a batch that failed for a passing reason"
+    );
+    describe_counter!(
+        BROKER_SESSIONS,
+        Unit::Count,
+        "Connections made to the broker"
+    );
+    describe_gauge!(
+        UP,
+        Unit::Count,
+        "Whether the broker or the database is connected: 1 or 0"
+    );
+    describe_gauge!(
+        LAST_EVENT,
+        Unit::Seconds,
+        "Time of the newest event committed, as Unix time"
+    );
+    describe_gauge!(
+        LAST_COMMIT,
+        Unit::Seconds,
+        "Time of the last commit, as Unix time"
+    );
+    describe_gauge!(POOL_OPEN, Unit::Count, "Open database connections");
+}

@@ -1,0 +1,430 @@
+//! The loop: choose what is next; flush = apply, commit, acknowledge; retry, pause or stop.
+//!
+//! While one batch commits the next one gathers, so batches are as large as the load makes them.
+
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures_util::FutureExt;
+use metrics::{counter, gauge, histogram};
+use sqlx::postgres::PgPool;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Sleep;
+use tracing::{error, info, warn};
+
+use crate::apply;
+use crate::backoff::Backoff;
+use crate::batch::{Delivery, VerdictCounts};
+use crate::broker::{BrokerError, Subscription, Topology};
+use crate::config::Secret;
+use crate::db::{Fault, fault_of};
+use crate::health::Health;
+use crate::telemetry;
+
+/// Deliveries in hand after a start, until the first batch has been acknowledged.
+const FIRST_PREFETCH: u16 = 32;
+/// A batch takes no more once it holds this many bytes of bodies.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// A batch that cannot be committed for so long goes back to the broker, far before the broker's
+/// consumer time-out of 30 min would take the whole channel.
+const HOLD_MAX: Duration = Duration::from_secs(300);
+/// How long a stop may take before what is in hand is handed back.
+const STOP_MAX: Duration = Duration::from_secs(8);
+/// How often an idle worker looks whether the database answers.
+const PING_EVERY: Duration = Duration::from_secs(2);
+
+/// What a worker needs to run.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Its name in `worker_progress`.
+    pub identity: apply::Worker,
+    /// The broker.
+    pub amqp_url: Secret,
+    /// Exchange and queue.
+    pub topology: Topology,
+    /// The database.
+    pub pool: PgPool,
+    /// Where it tells how it is doing.
+    pub health: Health,
+    /// Most events in a batch.
+    pub batch_max: usize,
+    /// How long a batch that is not full waits for more.
+    pub batch_linger: Duration,
+    /// Most deliveries in hand.
+    pub prefetch: u16,
+}
+
+/// A request to stop, that everyone who waits can see.
+#[derive(Debug, Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// A stop that is requested by sending `true`.
+    pub fn new() -> (watch::Sender<bool>, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Self(receiver))
+    }
+
+    /// Returns once it is requested.
+    pub async fn requested(&mut self) {
+        if self.0.wait_for(|stop| *stop).await.is_err() {
+            // Nobody is left who could request it.
+            std::future::pending().await
+        }
+    }
+
+    /// Waits; `true` if the stop was requested meanwhile.
+    pub async fn requested_within(&mut self, wait: Duration) -> bool {
+        tokio::time::timeout(wait, self.requested()).await.is_ok()
+    }
+}
+
+/// Works until it is told to stop. An outage of the broker or the database is waited out.
+///
+/// # Errors
+/// What only a person can mend; nothing in hand has been acknowledged then.
+pub async fn run(worker: &Worker, mut stop: Stop) -> Result<()> {
+    let pings = tokio::spawn(ping(worker.clone()));
+    let ended = sessions(worker, &mut stop).await;
+    pings.abort();
+    ended
+}
+
+async fn sessions(worker: &Worker, stop: &mut Stop) -> Result<()> {
+    let mut backoff = Backoff::default();
+    loop {
+        if !database_answers(worker, stop).await? {
+            return Ok(());
+        }
+        let prefetch = FIRST_PREFETCH.min(worker.prefetch);
+        let lost = match Subscription::open(&worker.amqp_url, &worker.topology, prefetch).await {
+            Ok(subscription) => {
+                info!(queue = worker.topology.queue, "consuming");
+                counter!(telemetry::BROKER_SESSIONS).increment(1);
+                worker.health.broker(Ok(()));
+                let session = Session::new(worker, subscription);
+                match session.consume(stop).await? {
+                    End::Stopped => return Ok(()),
+                    End::Lost { reason, progressed } => {
+                        if progressed {
+                            backoff = Backoff::default();
+                        }
+                        reason
+                    }
+                }
+            }
+            Err(BrokerError::Lost(reason)) => reason,
+            Err(BrokerError::Refused(reason)) => {
+                bail!("the broker refuses to work with us: {reason}")
+            }
+        };
+        worker.health.broker(Err(lost.clone()));
+        let wait = backoff.next_wait();
+        warn!(
+            reason = lost,
+            retry_in_ms = wait.as_millis() as u64,
+            "waiting for the broker"
+        );
+        if stop.requested_within(wait).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until the database answers, before any delivery is taken; `false` if told to stop.
+async fn database_answers(worker: &Worker, stop: &mut Stop) -> Result<bool> {
+    let mut backoff = Backoff::default();
+    while let Err(error) = look(&worker.pool).await {
+        if fault_of(&error) != Fault::Transient {
+            return Err(error).context("the database refuses to work with us");
+        }
+        worker.health.database(Err(error.to_string()));
+        let wait = backoff.next_wait();
+        warn!(reason = %error, retry_in_ms = wait.as_millis() as u64, "waiting for the database");
+        if stop.requested_within(wait).await {
+            return Ok(false);
+        }
+    }
+    worker.health.database(Ok(()));
+    Ok(true)
+}
+
+async fn look(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query("SELECT 1").execute(pool).await.map(|_| ())
+}
+
+/// Keeps the readiness honest while there is nothing to commit.
+async fn ping(worker: Worker) {
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        let answer = look(&worker.pool).await.map_err(|error| error.to_string());
+        gauge!(telemetry::POOL_OPEN).set(f64::from(worker.pool.size()));
+        worker.health.database(answer);
+    }
+}
+
+/// How a session with the broker ended.
+enum End {
+    Stopped,
+    Lost { reason: String, progressed: bool },
+}
+
+/// What became of a batch.
+enum Outcome {
+    Committed {
+        last_tag: u64,
+        events: u64,
+    },
+    /// The database was away for too long, or we were told to stop meanwhile.
+    Held {
+        events: u64,
+    },
+}
+
+/// What the loop does next.
+enum Step {
+    Receive(Result<Delivery, BrokerError>),
+    Settle(Result<Outcome>),
+    Flush,
+    Stop,
+    GiveUp,
+}
+
+/// One connection to the broker, with what was received over it and is not settled yet.
+struct Session<'w> {
+    worker: &'w Worker,
+    subscription: Subscription,
+    gathered: Vec<Delivery>,
+    gathered_bytes: usize,
+    committing: Option<JoinHandle<Result<Outcome>>>,
+    /// Runs out when a batch that is not full has waited long enough.
+    linger: Pin<Box<Sleep>>,
+    /// Runs out when a stop has taken too long.
+    stop_limit: Option<Pin<Box<Sleep>>>,
+    progressed: bool,
+}
+
+impl<'w> Session<'w> {
+    fn new(worker: &'w Worker, subscription: Subscription) -> Self {
+        Self {
+            worker,
+            subscription,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            committing: None,
+            linger: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            stop_limit: None,
+            progressed: false,
+        }
+    }
+
+    async fn consume(mut self, stop: &mut Stop) -> Result<End> {
+        loop {
+            if self.stop_limit.is_some() && self.committing.is_none() && self.gathered.is_empty() {
+                return Ok(self.hand_back(0).await);
+            }
+            match self.next_step(stop).await {
+                Step::Receive(Ok(delivery)) => {
+                    if let Err(error) = self.gather(delivery) {
+                        return self.lost(error).await;
+                    }
+                }
+                Step::Receive(Err(error)) => return self.lost(error).await,
+                Step::Flush => self.flush(stop.clone()),
+                Step::Settle(outcome) => match outcome? {
+                    Outcome::Committed { last_tag, events } => {
+                        if let Err(error) = self.settle(last_tag).await {
+                            counter!(telemetry::ACKS_LOST).increment(events);
+                            return self.lost(error).await;
+                        }
+                    }
+                    Outcome::Held { events } => return Ok(self.hand_back(events).await),
+                },
+                Step::Stop => {
+                    info!("stopping: no more deliveries are taken");
+                    self.stop_limit = Some(Box::pin(tokio::time::sleep(STOP_MAX)));
+                    if let Err(error) = self.subscription.cancel().await {
+                        warn!(reason = %error, "the broker went away while stopping");
+                    }
+                }
+                Step::GiveUp => return Ok(self.hand_back(0).await),
+            }
+        }
+    }
+
+    async fn next_step(&mut self, stop: &mut Stop) -> Step {
+        let stopping = self.stop_limit.is_some();
+        let room =
+            self.gathered.len() < self.worker.batch_max && self.gathered_bytes < BATCH_BYTES_MAX;
+        let idle_with_work = self.committing.is_none() && !self.gathered.is_empty();
+        if idle_with_work && (stopping || !room) {
+            return Step::Flush;
+        }
+        tokio::select! {
+            biased;
+            () = stop.requested(), if !stopping => Step::Stop,
+            () = finished(&mut self.stop_limit), if stopping => Step::GiveUp,
+            outcome = committed(&mut self.committing) => Step::Settle(outcome),
+            () = &mut self.linger, if idle_with_work => Step::Flush,
+            delivery = self.subscription.next(), if room && !stopping => Step::Receive(delivery),
+        }
+    }
+
+    /// Takes a delivery and all others that wait already.
+    fn gather(&mut self, first: Delivery) -> Result<(), BrokerError> {
+        if self.gathered.is_empty() {
+            self.linger
+                .as_mut()
+                .reset(tokio::time::Instant::now() + self.worker.batch_linger);
+        }
+        let mut next = Some(Ok(first));
+        while let Some(delivery) = next {
+            let delivery = delivery?;
+            counter!(telemetry::RECEIVED).increment(1);
+            self.gathered_bytes += delivery.body.len();
+            self.gathered.push(delivery);
+            let room = self.gathered.len() < self.worker.batch_max
+                && self.gathered_bytes < BATCH_BYTES_MAX;
+            next = if room {
+                self.subscription.next().now_or_never()
+            } else {
+                None
+            };
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, stop: Stop) {
+        let batch = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        // A task of its own, that nobody aborts: a transaction dropped half-way would leave its
+        // connection in an unknown state.
+        self.committing = Some(tokio::spawn(commit(self.worker.clone(), batch, stop)));
+    }
+
+    async fn settle(&mut self, last_tag: u64) -> Result<(), BrokerError> {
+        self.subscription.ack_up_to(last_tag).await?;
+        if !self.progressed {
+            self.progressed = true;
+            if self.worker.prefetch > FIRST_PREFETCH && self.stop_limit.is_none() {
+                self.subscription.widen(self.worker.prefetch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection broke: the broker delivers what is not acknowledged again. A commit under way
+    /// is waited for, so that no two batches of this worker are ever at work.
+    async fn lost(mut self, error: BrokerError) -> Result<End> {
+        counter!(telemetry::REQUEUED).increment(self.gathered.len() as u64);
+        if let Some(committing) = self.committing.take() {
+            match committing.await.context("the commit task failed")?? {
+                Outcome::Committed { events, .. } => {
+                    counter!(telemetry::ACKS_LOST).increment(events)
+                }
+                Outcome::Held { events } => counter!(telemetry::REQUEUED).increment(events),
+            }
+        }
+        if self.stop_limit.is_some() {
+            return Ok(End::Stopped);
+        }
+        // A broker that ended a session it had accepted (queue deleted, time-out) is asked again.
+        Ok(End::Lost {
+            reason: error.to_string(),
+            progressed: self.progressed,
+        })
+    }
+
+    async fn hand_back(self, held: u64) -> End {
+        let unsettled = held + self.gathered.len() as u64;
+        if unsettled > 0 {
+            warn!(
+                events = unsettled,
+                "handed back to the broker without a verdict"
+            );
+        }
+        counter!(telemetry::REQUEUED).increment(unsettled);
+        self.subscription.hand_back().await;
+        if self.stop_limit.is_some() {
+            return End::Stopped;
+        }
+        End::Lost {
+            reason: "handed back while the database is away".to_owned(),
+            progressed: self.progressed,
+        }
+    }
+}
+
+async fn finished(limit: &mut Option<Pin<Box<Sleep>>>) {
+    match limit {
+        Some(limit) => limit.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn committed(committing: &mut Option<JoinHandle<Result<Outcome>>>) -> Result<Outcome> {
+    match committing {
+        Some(task) => {
+            let outcome = task.await;
+            *committing = None;
+            outcome.context("the commit task failed")?
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Commits a batch, however long the database is away, up to [`HOLD_MAX`].
+async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<Outcome> {
+    let started = Instant::now();
+    let events = batch.len() as u64;
+    let last_tag = batch.last().map_or(0, |delivery| delivery.tag);
+    let mut backoff = Backoff::default();
+    worker.health.committing(Some(started));
+    let outcome = loop {
+        let error = match apply_once(&worker, &batch).await {
+            Ok(counts) => {
+                note_commit(&counts, started);
+                break Outcome::Committed { last_tag, events };
+            }
+            Err(error) => error,
+        };
+        if fault_of(&error) != Fault::Transient {
+            error!(events, reason = %error, "cannot commit; nothing of the batch is acknowledged");
+            return Err(error).context("the database refuses the batch");
+        }
+        counter!(telemetry::RETRIES).increment(1);
+        worker.health.database(Err(error.to_string()));
+        let wait = backoff.next_wait();
+        warn!(events, reason = %error, retry_in_ms = wait.as_millis() as u64, "holding a batch for the database");
+        if started.elapsed() > HOLD_MAX || stop.requested_within(wait).await {
+            break Outcome::Held { events };
+        }
+    };
+    worker.health.committing(None);
+    Ok(outcome)
+}
+
+async fn apply_once(worker: &Worker, batch: &[Delivery]) -> sqlx::Result<VerdictCounts> {
+    let mut connection = worker.pool.acquire().await?;
+    let counts = apply::apply(&mut connection, &worker.identity, batch).await?;
+    worker.health.database(Ok(()));
+    Ok(counts)
+}
+
+fn note_commit(counts: &VerdictCounts, started: Instant) {
+    for (verdict, count) in [
+        ("applied", counts.applied),
+        ("duplicate", counts.duplicate),
+        ("stale", counts.stale),
+        ("folded", counts.folded),
+        ("quarantined", counts.quarantined),
+    ] {
+        counter!(telemetry::VERDICTS, "verdict" => verdict).increment(count);
+    }
+    counter!(telemetry::BATCHES).increment(1);
+    histogram!(telemetry::BATCH_EVENTS).record(counts.total() as f64);
+    histogram!(telemetry::COMMIT_SECONDS).record(started.elapsed());
+    gauge!(telemetry::LAST_COMMIT).set(chrono::Utc::now().timestamp() as f64);
+}
