@@ -188,12 +188,12 @@ fn market_fares(counted: &[(&Market, &Booking)]) -> String {
 fn market_activity(counted: &[(&Market, &Booking)]) -> String {
     let mut activity: BTreeMap<_, (u32, u32, Decimal, Decimal)> = BTreeMap::new();
     for (market, booking) in counted {
-        let mut on = |day| activity.entry((market, day, &booking.cabin, &booking.currency)).or_default();
-        let booked = on(booking.booked_on);
+        let on = |day| (market, day, &booking.cabin, &booking.currency);
+        let booked = activity.entry(on(booking.booked_on)).or_default();
         booked.0 += 1;
         booked.2 += booking.total;
         if let Some(day) = booking.cancelled_on {
-            let cancelled = on(day);
+            let cancelled = activity.entry(on(day)).or_default();
             cancelled.1 += 1;
             cancelled.3 += booking.total;
         }

@@ -6,14 +6,14 @@ use futures_util::future::join_all;
 use paxflow::batch::VerdictCounts;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use crate::events::{booking, flight};
 use crate::history::Generator;
 use crate::model;
-use crate::support::{Applier, Database, assert_exact, drift, dump, execute};
+use crate::support::{Database, assert_exact, drift, dump, execute};
 
 const HOT_FLIGHTS: usize = 30;
 const HOT_BOOKINGS: usize = 120;
