@@ -91,9 +91,17 @@ impl AddAssign for Demand {
         self.cancellations += other.cancellations;
         self.used += other.used;
         self.no_show += other.no_show;
-        self.total_revenue += other.total_revenue;
-        self.base_revenue += other.base_revenue;
+        self.total_revenue = sum(self.total_revenue, other.total_revenue);
+        self.base_revenue = sum(self.base_revenue, other.base_revenue);
     }
+}
+
+/// A sum with the decimals of its terms. `Decimal` itself drops those of a zero, and whether 0 or 0.00
+/// is stored would depend on the order.
+fn sum(a: Decimal, b: Decimal) -> Decimal {
+    let mut sum = a + b;
+    sum.rescale(a.scale().max(b.scale()));
+    sum
 }
 
 /// A stored booking as far as `flight_demand` counts it.
@@ -180,6 +188,19 @@ mod tests {
             (1, 0, 1)
         );
         assert_eq!(cancelled.total_revenue.to_string(), "0.00");
+    }
+
+    #[test]
+    fn a_sum_of_nothing_keeps_the_decimals() {
+        for status in [BookingStatus::Cancelled, BookingStatus::Confirmed] {
+            let mut demand = Demand::default();
+            let booking = Demand::of(status, Decimal::new(1000, 2), Decimal::new(1200, 2));
+            for change in [booking, -booking] {
+                demand += change;
+                assert_eq!(demand.total_revenue.scale(), 2);
+                assert_eq!(demand.base_revenue.scale(), 2);
+            }
+        }
     }
 
     #[test]

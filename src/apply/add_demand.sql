@@ -8,7 +8,7 @@ SELECT *
 FROM unnest(
     $1::text[], $2::text[], $3::text[],
     $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-    $9::numeric[], $10::numeric[], $11::timestamptz[]) AS s (flight_id, cabin, currency)
+    $9::text[]::numeric[], $10::text[]::numeric[], $11::timestamptz[]) AS s (flight_id, cabin, currency)
 ORDER BY s.flight_id COLLATE "C", s.cabin COLLATE "C", s.currency COLLATE "C"
 ON CONFLICT (flight_id, cabin, currency) DO UPDATE
 SET gross_booking_count = d.gross_booking_count + excluded.gross_booking_count,

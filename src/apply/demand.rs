@@ -1,7 +1,6 @@
 //! Writes the changes of a batch to `flight_demand`.
 
 use chrono::{DateTime, Utc};
-use rust_decimal::Decimal;
 use sqlx::PgConnection;
 
 use crate::market::{DemandKey, Rollup};
@@ -14,8 +13,10 @@ struct Columns<'a> {
     cancellations: Vec<i64>,
     used: Vec<i64>,
     no_show: Vec<i64>,
-    total_revenue: Vec<Decimal>,
-    base_revenue: Vec<Decimal>,
+    // As text: the driver would write 0.00 as 0, and whether a row that adds up to nothing has decimals
+    // would depend on the order of its bookings.
+    total_revenue: Vec<String>,
+    base_revenue: Vec<String>,
     last_event_at: Vec<DateTime<Utc>>,
 }
 
@@ -45,8 +46,12 @@ pub(super) async fn add(connection: &mut PgConnection, rollup: &Rollup<'_>) -> s
         columns.cancellations.push(delta.demand.cancellations);
         columns.used.push(delta.demand.used);
         columns.no_show.push(delta.demand.no_show);
-        columns.total_revenue.push(delta.demand.total_revenue);
-        columns.base_revenue.push(delta.demand.base_revenue);
+        columns
+            .total_revenue
+            .push(delta.demand.total_revenue.to_string());
+        columns
+            .base_revenue
+            .push(delta.demand.base_revenue.to_string());
         columns.last_event_at.push(delta.last_event_at);
         if delta.demand.gross_bookings < 0 {
             shrunk.push(key);
