@@ -17,7 +17,11 @@ pub fn booking(data: Value) -> Value {
         "payment_status": "paid",
         "status": "confirmed",
     });
-    envelope("airline.booking.upserted.v1", "booking_id", overlay(plain, data))
+    envelope(
+        "airline.booking.upserted.v1",
+        "booking_id",
+        overlay(plain, data),
+    )
 }
 
 /// A flight from Tokyo to Phoenix with 100 seats, with the fields of `data` on top.
@@ -34,18 +38,24 @@ pub fn flight(data: Value) -> Value {
         "capacity": {"total": 100},
         "status": "scheduled",
     });
-    envelope("airline.flight.upserted.v1", "flight_id", overlay(plain, data))
+    envelope(
+        "airline.flight.upserted.v1",
+        "flight_id",
+        overlay(plain, data),
+    )
 }
 
 /// The tombstone of a booking.
 pub fn booking_deleted(booking_id: &str, version: i64) -> Value {
-    let data = json!({"booking_id": booking_id, "version": version, "deleted_at": "2026-03-20T00:00:00Z"});
+    let data =
+        json!({"booking_id": booking_id, "version": version, "deleted_at": "2026-03-20T00:00:00Z"});
     envelope("airline.booking.deleted.v1", "booking_id", data)
 }
 
 /// The tombstone of a flight.
 pub fn flight_deleted(flight_id: &str, version: i64) -> Value {
-    let data = json!({"flight_id": flight_id, "version": version, "deleted_at": "2026-03-20T00:00:00Z"});
+    let data =
+        json!({"flight_id": flight_id, "version": version, "deleted_at": "2026-03-20T00:00:00Z"});
     envelope("airline.flight.deleted.v1", "flight_id", data)
 }
 
@@ -85,7 +95,9 @@ fn envelope(kind: &str, key: &str, data: Value) -> Value {
 }
 
 fn overlay(mut plain: Value, data: Value) -> Value {
-    let Value::Object(fields) = data else { panic!("fields are an object: {data}") };
+    let Value::Object(fields) = data else {
+        panic!("fields are an object: {data}")
+    };
     plain.as_object_mut().unwrap().extend(fields);
     plain
 }

@@ -21,7 +21,9 @@ pub struct Generator {
 impl Generator {
     /// The same seed makes the same histories.
     pub fn new(seed: u64) -> Self {
-        Self { rng: ChaCha8Rng::seed_from_u64(seed) }
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+        }
     }
 
     /// Every version of a few flights and bookings, one event each, sorted by key and version.
@@ -62,7 +64,10 @@ impl Generator {
         while !rest.is_empty() {
             let size = self.rng.random_range(1..=batch_max).min(rest.len());
             let (batch, later) = rest.split_at(size);
-            appliers.choose_mut(&mut self.rng).unwrap().push(batch.to_vec());
+            appliers
+                .choose_mut(&mut self.rng)
+                .unwrap()
+                .push(batch.to_vec());
             rest = later;
         }
         appliers
@@ -118,7 +123,15 @@ impl Generator {
             return events::booking_deleted(booking_id, version);
         }
         let booked_at = instant("2025-02-01T00:00:00Z") + self.time_delta(TimeDelta::days(440));
-        let status = self.one_of(&["confirmed", "confirmed", "confirmed", "cancelled", "cancelled", "used", "no_show"]);
+        let status = self.one_of(&[
+            "confirmed",
+            "confirmed",
+            "confirmed",
+            "cancelled",
+            "cancelled",
+            "used",
+            "no_show",
+        ]);
         let mut booking = json!({
             "booking_id": booking_id,
             "version": version,
@@ -137,14 +150,37 @@ impl Generator {
     }
 
     fn price(&mut self) -> Value {
-        let (base, taxes) = (self.rng.random_range(0..500_i64), self.rng.random_range(0..100_i64));
+        let (base, taxes) = (
+            self.rng.random_range(0..500_i64),
+            self.rng.random_range(0..100_i64),
+        );
         let total = base + taxes;
         match self.rng.random_range(0..4) {
-            0 => events::price(&base.to_string(), &taxes.to_string(), &total.to_string(), "JPY"),
-            1 => events::price(&format!("{base}.125"), &format!("{taxes}.5"), &format!("{total}.625"), "KWD"),
+            0 => events::price(
+                &base.to_string(),
+                &taxes.to_string(),
+                &total.to_string(),
+                "JPY",
+            ),
+            1 => events::price(
+                &format!("{base}.125"),
+                &format!("{taxes}.5"),
+                &format!("{total}.625"),
+                "KWD",
+            ),
             // An amount may be spelt with fewer decimals than its currency has.
-            2 => events::price(&base.to_string(), &format!("{taxes}.5"), &format!("{total}.50"), "USD"),
-            _ => events::price(&format!("{base}.95"), &format!("{taxes}.04"), &format!("{total}.99"), "USD"),
+            2 => events::price(
+                &base.to_string(),
+                &format!("{taxes}.5"),
+                &format!("{total}.50"),
+                "USD",
+            ),
+            _ => events::price(
+                &format!("{base}.95"),
+                &format!("{taxes}.04"),
+                &format!("{total}.99"),
+                "USD",
+            ),
         }
     }
 

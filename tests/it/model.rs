@@ -9,7 +9,13 @@ use serde_json::Value;
 
 /// Origins without daylight saving time, with the hours that their clocks are ahead of UTC. Any other
 /// airport counts as unknown.
-const CLOCKS: [(&str, i32); 5] = [("NRT", 9), ("KWI", 3), ("PHX", -7), ("HNL", -10), ("KEF", 0)];
+const CLOCKS: [(&str, i32); 5] = [
+    ("NRT", 9),
+    ("KWI", 3),
+    ("PHX", -7),
+    ("HNL", -10),
+    ("KEF", 0),
+];
 
 /// The relations that the model computes, each with the query whose lines it predicts.
 pub const QUERIES: [&str; 3] = [
@@ -52,16 +58,24 @@ pub fn expect(events: &[Value]) -> [String; 3] {
         .into_iter()
         .filter_map(|(key, data)| Some((key, read_flight(data?))))
         .collect();
-    let bookings: Vec<Booking> =
-        newest(events, "booking").into_values().filter_map(|data| Some(read_booking(data?))).collect();
+    let bookings: Vec<Booking> = newest(events, "booking")
+        .into_values()
+        .filter_map(|data| Some(read_booking(data?)))
+        .collect();
     let counted: Vec<(&Market, &Booking)> = bookings
         .iter()
         .filter_map(|booking| {
-            let flight = flights.get(&booking.flight_id).filter(|flight| !flight.cancelled)?;
+            let flight = flights
+                .get(&booking.flight_id)
+                .filter(|flight| !flight.cancelled)?;
             Some((&flight.market, booking))
         })
         .collect();
-    [market_data(&flights, &bookings), market_fares(&counted), market_activity(&counted)]
+    [
+        market_data(&flights, &bookings),
+        market_fares(&counted),
+        market_activity(&counted),
+    ]
 }
 
 /// The data of the highest version of each key; `None` for a tombstone.
@@ -81,7 +95,10 @@ fn newest<'a>(events: &'a [Value], entity: &str) -> BTreeMap<String, Option<&'a 
             *kept = (version, state);
         }
     }
-    newest.into_iter().map(|(key, (_, state))| (key, state)).collect()
+    newest
+        .into_iter()
+        .map(|(key, (_, state))| (key, state))
+        .collect()
 }
 
 fn read_flight(data: &Value) -> Flight {
@@ -108,23 +125,40 @@ fn read_booking(data: &Value) -> Booking {
         total: text(&price["total"]).parse().unwrap(),
         status: text(&data["status"]),
         booked_on: instant(&data["booked_at"]).date_naive(),
-        cancelled_on: data["cancelled_at"].is_string().then(|| instant(&data["cancelled_at"]).date_naive()),
+        cancelled_on: data["cancelled_at"]
+            .is_string()
+            .then(|| instant(&data["cancelled_at"]).date_naive()),
     }
 }
 
 fn market_data(flights: &BTreeMap<String, Flight>, bookings: &[Booking]) -> String {
     let mut markets: BTreeMap<&Market, Vec<(&String, &Flight)>> = BTreeMap::new();
     for (flight_id, flight) in flights {
-        markets.entry(&flight.market).or_default().push((flight_id, flight));
+        markets
+            .entry(&flight.market)
+            .or_default()
+            .push((flight_id, flight));
     }
     let mut lines = String::new();
     for (market, flights) in markets {
         let with_status = |flight_id: &String, statuses: &[&str]| {
-            let of_flight = bookings.iter().filter(|booking| booking.flight_id == *flight_id);
-            of_flight.filter(|booking| statuses.contains(&booking.status.as_str())).count() as i64
+            let of_flight = bookings
+                .iter()
+                .filter(|booking| booking.flight_id == *flight_id);
+            of_flight
+                .filter(|booking| statuses.contains(&booking.status.as_str()))
+                .count() as i64
         };
-        let operating: Vec<_> = flights.iter().filter(|(_, flight)| !flight.cancelled).collect();
-        let count = |statuses: &[&str]| operating.iter().map(|(id, _)| with_status(id, statuses)).sum::<i64>();
+        let operating: Vec<_> = flights
+            .iter()
+            .filter(|(_, flight)| !flight.cancelled)
+            .collect();
+        let count = |statuses: &[&str]| {
+            operating
+                .iter()
+                .map(|(id, _)| with_status(id, statuses))
+                .sum::<i64>()
+        };
         let active = ["confirmed", "used", "no_show"];
         let booked = count(&active);
         let cancelled = count(&["cancelled"]);
@@ -135,7 +169,11 @@ fn market_data(flights: &BTreeMap<String, Flight>, bookings: &[Booking]) -> Stri
             .sum();
         let closed = operating
             .iter()
-            .filter(|(id, flight)| flight.capacity.is_some_and(|seats| with_status(id, &active) >= seats))
+            .filter(|(id, flight)| {
+                flight
+                    .capacity
+                    .is_some_and(|seats| with_status(id, &active) >= seats)
+            })
             .count();
         let load_factor = seats
             .filter(|seats| *seats > 0)
@@ -153,7 +191,11 @@ fn market_data(flights: &BTreeMap<String, Flight>, bookings: &[Booking]) -> Stri
             &or_null(available),
             &closed.to_string(),
             &or_null(load_factor),
-            if seats.is_none() || flights.iter().any(|(_, flight)| !flight.clock_known) { "t" } else { "f" },
+            if seats.is_none() || flights.iter().any(|(_, flight)| !flight.clock_known) {
+                "t"
+            } else {
+                "f"
+            },
         ]);
     }
     lines
@@ -161,8 +203,14 @@ fn market_data(flights: &BTreeMap<String, Flight>, bookings: &[Booking]) -> Stri
 
 fn market_fares(counted: &[(&Market, &Booking)]) -> String {
     let mut fares: BTreeMap<_, Vec<&Booking>> = BTreeMap::new();
-    for (market, booking) in counted.iter().filter(|(_, booking)| booking.status != "cancelled") {
-        fares.entry((market, &booking.cabin, &booking.currency)).or_default().push(booking);
+    for (market, booking) in counted
+        .iter()
+        .filter(|(_, booking)| booking.status != "cancelled")
+    {
+        fares
+            .entry((market, &booking.cabin, &booking.currency))
+            .or_default()
+            .push(booking);
     }
     let mut lines = String::new();
     for ((market, cabin, currency), bookings) in fares {
@@ -177,8 +225,14 @@ fn market_fares(counted: &[(&Market, &Booking)]) -> String {
             &rounded(total, 3),
             &rounded(base, 3),
             &rounded(total / count, 6),
-            &rounded(bookings.iter().map(|booking| booking.total).min().unwrap(), 3),
-            &rounded(bookings.iter().map(|booking| booking.total).max().unwrap(), 3),
+            &rounded(
+                bookings.iter().map(|booking| booking.total).min().unwrap(),
+                3,
+            ),
+            &rounded(
+                bookings.iter().map(|booking| booking.total).max().unwrap(),
+                3,
+            ),
             &rounded(base / count, 6),
         ]);
     }
@@ -199,7 +253,9 @@ fn market_activity(counted: &[(&Market, &Booking)]) -> String {
         }
     }
     let mut lines = String::new();
-    for ((market, day, cabin, currency), (gross, cancelled, gross_revenue, cancelled_revenue)) in activity {
+    for ((market, day, cabin, currency), (gross, cancelled, gross_revenue, cancelled_revenue)) in
+        activity
+    {
         lines += &line(&[
             &keys(market),
             &day.to_string(),
@@ -219,7 +275,9 @@ fn text(value: &Value) -> String {
 }
 
 fn instant(value: &Value) -> DateTime<Utc> {
-    DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap().to_utc()
+    DateTime::parse_from_rfc3339(value.as_str().unwrap())
+        .unwrap()
+        .to_utc()
 }
 
 /// As PostgreSQL rounds: half away from zero, trailing zeros kept.

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use crate::events::{booking, booking_deleted, flight, flight_deleted, plain_price};
 use crate::history::Generator;
 use crate::model;
-use crate::support::{Applier, Database, assert_exact, dump, execute, table_digest};
+use crate::support::{
+    Applier, Database, assert_exact, assert_same_rows, dump, execute, table_rows,
+};
 
 /// Enough for the suite on every change; PAXFLOW_TEST_HISTORIES asks for more.
 const HISTORIES: u64 = 300;
@@ -19,14 +21,21 @@ const HISTORIES: u64 = 300;
 const LANES: u64 = 2;
 const APPLIERS: usize = 4;
 
-const MARKETS: &str = "SELECT origin, destination, data_date, flight_count, booking_count, gross_booking_count,
+const MARKETS: &str =
+    "SELECT origin, destination, data_date, flight_count, booking_count, gross_booking_count,
     cancellation_count FROM market_data ORDER BY 1, 2, 3";
-const FARES: &str = "SELECT origin, destination, data_date, cabin, currency, booking_count, total_revenue
+const FARES: &str =
+    "SELECT origin, destination, data_date, cabin, currency, booking_count, total_revenue
     FROM market_fares ORDER BY 1, 2, 3, 4, 5";
-const QUARANTINE: &str = "SELECT reason, path, times_received, state FROM quarantined_events ORDER BY id";
+const QUARANTINE: &str =
+    "SELECT reason, path, times_received, state FROM quarantined_events ORDER BY id";
 
 fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is a whole number")))
+    std::env::var(name).ok().map(|value| {
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is a whole number"))
+    })
 }
 
 #[tokio::test]
@@ -58,14 +67,19 @@ impl Laboratory {
         for _ in 0..APPLIERS {
             appliers.push(database.applier().await);
         }
-        Self { appliers, _database: database }
+        Self {
+            appliers,
+            _database: database,
+        }
     }
 
     async fn try_history(&mut self, seed: u64) {
         let mut generator = Generator::new(seed);
         let history = generator.history();
         let deliveries = generator.deliveries(&history);
-        let checked = AssertUnwindSafe(self.check(&history, &deliveries)).catch_unwind().await;
+        let checked = AssertUnwindSafe(self.check(&history, &deliveries))
+            .catch_unwind()
+            .await;
         if let Err(panic) = checked {
             for event in &history {
                 eprintln!("{event}");
@@ -84,19 +98,21 @@ impl Laboratory {
             self.appliers[0].apply(std::slice::from_ref(event)).await;
         }
         let connection = &mut self.appliers[0].connection;
-        let in_order = table_digest(connection).await;
+        let in_order = table_rows(connection).await;
         assert_exact(connection).await;
 
         self.clear().await;
         let appliers = self.appliers.iter_mut().zip(deliveries);
         let counts = join_all(appliers.map(|(applier, batches)| apply_all(applier, batches))).await;
-        let counts = counts.into_iter().fold(VerdictCounts::default(), |sum, counts| sum + counts);
+        let counts = counts
+            .into_iter()
+            .fold(VerdictCounts::default(), |sum, counts| sum + counts);
         let delivered: usize = deliveries.iter().flatten().map(Vec::len).sum();
         assert_eq!(counts.total(), delivered as u64);
         assert_eq!(counts.quarantined, 0);
 
         let connection = &mut self.appliers[0].connection;
-        assert_eq!(table_digest(connection).await, in_order, "in another order the tables end otherwise");
+        assert_same_rows(&table_rows(connection).await, &in_order);
         assert_exact(connection).await;
         for (query, expected) in model::QUERIES.iter().zip(model::expect(history)) {
             assert_eq!(dump(connection, query).await, expected, "{query}");
@@ -106,9 +122,19 @@ impl Laboratory {
     }
 
     async fn clear(&mut self) {
-        let tables = ["flights", "bookings", "flight_demand", "worker_progress", "quarantined_events"];
+        let tables = [
+            "flights",
+            "bookings",
+            "flight_demand",
+            "worker_progress",
+            "quarantined_events",
+        ];
         for table in tables {
-            execute(&mut self.appliers[0].connection, &format!("DELETE FROM {table}")).await;
+            execute(
+                &mut self.appliers[0].connection,
+                &format!("DELETE FROM {table}"),
+            )
+            .await;
         }
     }
 }
@@ -125,15 +151,31 @@ async fn apply_all(applier: &mut Applier, batches: &[Vec<Value>]) -> VerdictCoun
 fn outline(batches: &[Vec<Value>]) -> String {
     let name = |event: &Value| {
         let data = &event["data"];
-        let key = data["booking_id"].as_str().or(data["flight_id"].as_str()).unwrap();
+        let key = data["booking_id"]
+            .as_str()
+            .or(data["flight_id"].as_str())
+            .unwrap();
         format!("{key}v{}", data["version"])
     };
-    let batch = |batch: &Vec<Value>| format!("[{}]", batch.iter().map(name).collect::<Vec<_>>().join(" "));
+    let batch =
+        |batch: &Vec<Value>| format!("[{}]", batch.iter().map(name).collect::<Vec<_>>().join(" "));
     batches.iter().map(batch).collect::<Vec<_>>().join(" ")
 }
 
-fn counts(applied: u64, duplicate: u64, stale: u64, folded: u64, quarantined: u64) -> VerdictCounts {
-    VerdictCounts { applied, duplicate, stale, folded, quarantined }
+fn counts(
+    applied: u64,
+    duplicate: u64,
+    stale: u64,
+    folded: u64,
+    quarantined: u64,
+) -> VerdictCounts {
+    VerdictCounts {
+        applied,
+        duplicate,
+        stale,
+        folded,
+        quarantined,
+    }
 }
 
 #[tokio::test]
@@ -143,14 +185,30 @@ async fn a_booking_may_arrive_before_its_flight() {
     applier.apply(&[booking(json!({}))]).await;
     let connection = &mut applier.connection;
     assert_eq!(dump(connection, MARKETS).await, "");
-    assert_eq!(dump(connection, "SELECT booking_id, flight_id FROM pending_bookings").await, "B1 | F1\n");
+    assert_eq!(
+        dump(
+            connection,
+            "SELECT booking_id, flight_id FROM pending_bookings"
+        )
+        .await,
+        "B1 | F1\n"
+    );
     assert_exact(connection).await;
 
     applier.apply(&[flight(json!({}))]).await;
     let connection = &mut applier.connection;
-    assert_eq!(dump(connection, MARKETS).await, "NRT | PHX | 2026-04-01 | 1 | 1 | 1 | 0\n");
-    assert_eq!(dump(connection, FARES).await, "NRT | PHX | 2026-04-01 | Y | USD | 1 | 100.00\n");
-    assert_eq!(dump(connection, "SELECT booking_id FROM pending_bookings").await, "");
+    assert_eq!(
+        dump(connection, MARKETS).await,
+        "NRT | PHX | 2026-04-01 | 1 | 1 | 1 | 0\n"
+    );
+    assert_eq!(
+        dump(connection, FARES).await,
+        "NRT | PHX | 2026-04-01 | Y | USD | 1 | 100.00\n"
+    );
+    assert_eq!(
+        dump(connection, "SELECT booking_id FROM pending_bookings").await,
+        ""
+    );
     assert_exact(connection).await;
 }
 
@@ -158,13 +216,20 @@ async fn a_booking_may_arrive_before_its_flight() {
 async fn a_cancellation_may_arrive_before_the_creation() {
     let database = Database::new().await;
     let mut applier = database.applier().await;
-    let cancelled = json!({"version": 2, "status": "cancelled", "cancelled_at": "2026-03-05T23:59:59Z"});
-    applier.apply(&[flight(json!({})), booking(cancelled)]).await;
+    let cancelled =
+        json!({"version": 2, "status": "cancelled", "cancelled_at": "2026-03-05T23:59:59Z"});
+    applier
+        .apply(&[flight(json!({})), booking(cancelled)])
+        .await;
     let late = applier.apply(&[booking(json!({}))]).await;
     assert_eq!(late, counts(0, 0, 1, 0, 0));
     let connection = &mut applier.connection;
-    assert_eq!(dump(connection, MARKETS).await, "NRT | PHX | 2026-04-01 | 1 | 0 | 1 | 1\n");
-    let activity = "SELECT activity_date, gross_bookings, cancellations, gross_revenue, cancelled_revenue
+    assert_eq!(
+        dump(connection, MARKETS).await,
+        "NRT | PHX | 2026-04-01 | 1 | 0 | 1 | 1\n"
+    );
+    let activity =
+        "SELECT activity_date, gross_bookings, cancellations, gross_revenue, cancelled_revenue
         FROM market_activity ORDER BY 1";
     assert_eq!(
         dump(connection, activity).await,
@@ -177,17 +242,34 @@ async fn a_cancellation_may_arrive_before_the_creation() {
 async fn a_tombstone_keeps_late_versions_out() {
     let database = Database::new().await;
     let mut applier = database.applier().await;
-    applier.apply(&[flight(json!({})), booking_deleted("B1", 3)]).await;
-    assert_eq!(applier.apply(&[booking(json!({"version": 2}))]).await, counts(0, 0, 1, 0, 0));
+    applier
+        .apply(&[flight(json!({})), booking_deleted("B1", 3)])
+        .await;
+    assert_eq!(
+        applier.apply(&[booking(json!({"version": 2}))]).await,
+        counts(0, 0, 1, 0, 0)
+    );
     assert_eq!(
         dump(&mut applier.connection, MARKETS).await,
         "NRT | PHX | 2026-04-01 | 1 | 0 | 0 | 0\n"
     );
-    applier.apply(&[booking(json!({"version": 4})), flight_deleted("F1", 3)]).await;
-    assert_eq!(applier.apply(&[flight(json!({"version": 2}))]).await, counts(0, 0, 1, 0, 0));
+    applier
+        .apply(&[booking(json!({"version": 4})), flight_deleted("F1", 3)])
+        .await;
+    assert_eq!(
+        applier.apply(&[flight(json!({"version": 2}))]).await,
+        counts(0, 0, 1, 0, 0)
+    );
     assert_eq!(dump(&mut applier.connection, MARKETS).await, "");
     // A deleted flight has been seen: its bookings do not wait for it.
-    assert_eq!(dump(&mut applier.connection, "SELECT booking_id FROM pending_bookings").await, "");
+    assert_eq!(
+        dump(
+            &mut applier.connection,
+            "SELECT booking_id FROM pending_bookings"
+        )
+        .await,
+        ""
+    );
     applier.apply(&[flight(json!({"version": 4}))]).await;
     assert_eq!(
         dump(&mut applier.connection, MARKETS).await,
@@ -200,11 +282,17 @@ async fn a_tombstone_keeps_late_versions_out() {
 async fn a_tombstone_forgets_the_passenger() {
     let database = Database::new().await;
     let mut applier = database.applier().await;
-    let passenger = json!({"name": "Ada Example", "email": "ada@example.org", "phone": "+441234567"});
-    applier.apply(&[booking(json!({"passenger": passenger}))]).await;
+    let passenger =
+        json!({"name": "Ada Example", "email": "ada@example.org", "phone": "+441234567"});
+    applier
+        .apply(&[booking(json!({"passenger": passenger}))])
+        .await;
     applier.apply(&[booking_deleted("B1", 2)]).await;
     let row = dump(&mut applier.connection, "SELECT b::text FROM bookings b").await;
-    assert!(!row.to_lowercase().contains("ada") && !row.contains("441234567"), "{row}");
+    assert!(
+        !row.to_lowercase().contains("ada") && !row.contains("441234567"),
+        "{row}"
+    );
 }
 
 #[tokio::test]
@@ -215,8 +303,9 @@ async fn a_thousand_versions_of_one_key_in_one_batch() {
     let price = |version: i64| plain_price(&format!("{version}.00"), "USD");
     // 617 and 1000 have no common divisor: every version once, far from sorted.
     let versions = (0..1000).map(|step| step * 617 % 1000 + 1);
-    let batch: Vec<_> =
-        versions.map(|version| booking(json!({"version": version, "price": price(version)}))).collect();
+    let batch: Vec<_> = versions
+        .map(|version| booking(json!({"version": version, "price": price(version)})))
+        .collect();
     assert_eq!(applier.apply(&batch).await, counts(1, 0, 0, 999, 0));
     assert_eq!(
         dump(&mut applier.connection, FARES).await,
@@ -240,9 +329,12 @@ async fn same_version_same_content_is_a_duplicate() {
     spelt_otherwise["time"] = json!("2026-03-09T00:00:00Z");
     let batch = [first.clone(), spelt_otherwise.clone(), first.clone()];
     assert_eq!(applier.apply(&batch).await, counts(1, 2, 0, 0, 0));
-    let before = table_digest(&mut applier.connection).await;
-    assert_eq!(applier.apply(&[spelt_otherwise, first]).await, counts(0, 2, 0, 0, 0));
-    assert_eq!(table_digest(&mut applier.connection).await, before);
+    let before = table_rows(&mut applier.connection).await;
+    assert_eq!(
+        applier.apply(&[spelt_otherwise, first]).await,
+        counts(0, 2, 0, 0, 0)
+    );
+    assert_same_rows(&table_rows(&mut applier.connection).await, &before);
 }
 
 #[tokio::test]
@@ -261,7 +353,10 @@ async fn same_version_other_content_is_quarantined() {
         dump(connection, QUARANTINE).await,
         "version_conflict | $.data.version | 2 | open\nversion_conflict | $.data.version | 1 | open\n"
     );
-    assert_eq!(dump(connection, "SELECT seat, deleted_at FROM bookings").await, "- | -\n");
+    assert_eq!(
+        dump(connection, "SELECT seat, deleted_at FROM bookings").await,
+        "- | -\n"
+    );
     assert_exact(connection).await;
 }
 
@@ -280,19 +375,43 @@ async fn an_airport_that_changes_its_time_zone_moves_its_flights() {
     let midnight = departs(3, "2026-03-09T04:00:00Z", "2026-03-09T10:00:00Z");
     let dates = "SELECT origin, data_date, booking_count, is_estimated FROM market_data";
     applier.apply(&[winter, booking(json!({}))]).await;
-    assert_eq!(dump(&mut applier.connection, dates).await, "JFK | 2026-03-07 | 1 | f\n");
+    assert_eq!(
+        dump(&mut applier.connection, dates).await,
+        "JFK | 2026-03-07 | 1 | f\n"
+    );
     applier.apply(&[summer]).await;
-    assert_eq!(dump(&mut applier.connection, dates).await, "JFK | 2026-03-08 | 1 | f\n");
+    assert_eq!(
+        dump(&mut applier.connection, dates).await,
+        "JFK | 2026-03-08 | 1 | f\n"
+    );
     applier.apply(&[midnight]).await;
     let connection = &mut applier.connection;
     assert_eq!(dump(connection, dates).await, "JFK | 2026-03-09 | 1 | f\n");
     let changes = [
-        ("UPDATE airports SET timezone = 'Pacific/Honolulu' WHERE iata_code = 'JFK'", "JFK | 2026-03-08 | 1 | f\n"),
-        ("UPDATE airports SET timezone = NULL WHERE iata_code = 'JFK'", "JFK | 2026-03-09 | 1 | t\n"),
-        ("UPDATE airports SET timezone = 'America/Phoenix' WHERE iata_code = 'JFK'", "JFK | 2026-03-08 | 1 | f\n"),
-        ("DELETE FROM airports WHERE iata_code = 'JFK'", "JFK | 2026-03-09 | 1 | t\n"),
-        ("INSERT INTO airports (iata_code, name, timezone) VALUES ('JFK', 'K', 'Pacific/Honolulu')", "JFK | 2026-03-08 | 1 | f\n"),
-        ("UPDATE airports SET iata_code = 'ZZZ' WHERE iata_code = 'JFK'", "JFK | 2026-03-09 | 1 | t\n"),
+        (
+            "UPDATE airports SET timezone = 'Pacific/Honolulu' WHERE iata_code = 'JFK'",
+            "JFK | 2026-03-08 | 1 | f\n",
+        ),
+        (
+            "UPDATE airports SET timezone = NULL WHERE iata_code = 'JFK'",
+            "JFK | 2026-03-09 | 1 | t\n",
+        ),
+        (
+            "UPDATE airports SET timezone = 'America/Phoenix' WHERE iata_code = 'JFK'",
+            "JFK | 2026-03-08 | 1 | f\n",
+        ),
+        (
+            "DELETE FROM airports WHERE iata_code = 'JFK'",
+            "JFK | 2026-03-09 | 1 | t\n",
+        ),
+        (
+            "INSERT INTO airports (iata_code, name, timezone) VALUES ('JFK', 'K', 'Pacific/Honolulu')",
+            "JFK | 2026-03-08 | 1 | f\n",
+        ),
+        (
+            "UPDATE airports SET iata_code = 'ZZZ' WHERE iata_code = 'JFK'",
+            "JFK | 2026-03-09 | 1 | t\n",
+        ),
     ];
     for (change, expected) in changes {
         execute(connection, change).await;

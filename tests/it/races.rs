@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
 use paxflow::batch::VerdictCounts;
+use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
-use rand::SeedableRng;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
@@ -48,7 +48,9 @@ impl HotBatches {
         keys.sample(&mut self.rng, BATCH_EVENTS)
             .map(|key| match key.checked_sub(HOT_FLIGHTS) {
                 None => self.generator.flight(&format!("F{key}"), version),
-                Some(key) => self.generator.booking(&format!("B{key}"), version, HOT_FLIGHTS),
+                Some(key) => self
+                    .generator
+                    .booking(&format!("B{key}"), version, HOT_FLIGHTS),
             })
             .collect()
     }
@@ -75,10 +77,15 @@ async fn hot_keys_never_deadlock_and_stay_exact() {
         });
     }
     let (counts, sent): (Vec<_>, Vec<_>) = join_all(running).await.into_iter().unzip();
-    let counts = counts.into_iter().fold(VerdictCounts::default(), |sum, counts| sum + counts);
+    let counts = counts
+        .into_iter()
+        .fold(VerdictCounts::default(), |sum, counts| sum + counts);
     assert_eq!(counts.total(), (APPLIERS * BATCHES * BATCH_EVENTS) as u64);
     assert_eq!(counts.applied + counts.stale, counts.total());
-    assert!(counts.stale > 0, "the appliers did not overtake each other: {counts:?}");
+    assert!(
+        counts.stale > 0,
+        "the appliers did not overtake each other: {counts:?}"
+    );
     let mut connection = database.connect().await;
     assert_exact(&mut connection).await;
     for (query, expected) in model::QUERIES.iter().zip(model::expect(&sent.concat())) {
@@ -104,9 +111,12 @@ async fn a_flight_that_moves_takes_its_bookings_along() {
             }))]
         })
         .collect();
-    let booked: Vec<_> = (0..BOOKINGS).map(|number| booking(json!({"booking_id": format!("B{number}")}))).collect();
+    let booked: Vec<_> = (0..BOOKINGS)
+        .map(|number| booking(json!({"booking_id": format!("B{number}")})))
+        .collect();
     let (first, second) = booked.split_at(BOOKINGS / 2);
-    let small_batches = |events: &[Value]| events.chunks(3).map(<[Value]>::to_vec).collect::<Vec<_>>();
+    let small_batches =
+        |events: &[Value]| events.chunks(3).map(<[Value]>::to_vec).collect::<Vec<_>>();
     let work = [moves, small_batches(first), small_batches(second)];
 
     let running = join_all(work.iter().map(async |batches| {
@@ -118,8 +128,12 @@ async fn a_flight_that_moves_takes_its_bookings_along() {
     running.await;
     let mut connection = database.connect().await;
     // Version 150: the first route, on the 11th.
-    let markets = "SELECT origin, destination, data_date, flight_count, booking_count FROM market_data";
-    assert_eq!(dump(&mut connection, markets).await, "NRT | PHX | 2026-04-11 | 1 | 300\n");
+    let markets =
+        "SELECT origin, destination, data_date, flight_count, booking_count FROM market_data";
+    assert_eq!(
+        dump(&mut connection, markets).await,
+        "NRT | PHX | 2026-04-11 | 1 | 300\n"
+    );
     assert_exact(&mut connection).await;
 }
 
@@ -131,8 +145,9 @@ async fn a_time_zone_may_change_while_flights_arrive() {
     let arrive = async {
         let mut applier = database.applier().await;
         for round in 0..ROUNDS {
-            let flights: Vec<_> =
-                (0..10).map(|number| flight(json!({"flight_id": format!("F{round}-{number}")}))).collect();
+            let flights: Vec<_> = (0..10)
+                .map(|number| flight(json!({"flight_id": format!("F{round}-{number}")})))
+                .collect();
             applier.apply(&flights).await;
         }
         done.store(true, Ordering::Relaxed);
@@ -141,7 +156,8 @@ async fn a_time_zone_may_change_while_flights_arrive() {
         let mut connection = database.connect().await;
         while !done.load(Ordering::Relaxed) {
             for zone in ["Pacific/Honolulu", "Asia/Tokyo"] {
-                let update = format!("UPDATE airports SET timezone = '{zone}' WHERE iata_code = 'NRT'");
+                let update =
+                    format!("UPDATE airports SET timezone = '{zone}' WHERE iata_code = 'NRT'");
                 execute(&mut connection, &update).await;
                 assert_exact(&mut connection).await;
             }
@@ -150,7 +166,10 @@ async fn a_time_zone_may_change_while_flights_arrive() {
     tokio::join!(arrive, change);
     let mut connection = database.connect().await;
     let markets = "SELECT origin, data_date, flight_count FROM market_data";
-    assert_eq!(dump(&mut connection, markets).await, "NRT | 2026-04-01 | 400\n");
+    assert_eq!(
+        dump(&mut connection, markets).await,
+        "NRT | 2026-04-01 | 400\n"
+    );
     assert_exact(&mut connection).await;
 }
 
@@ -173,7 +192,11 @@ async fn snapshot_consistent() {
         let mut connection = database.connect().await;
         let mut seen = Vec::new();
         for number in 0..READS {
-            execute(&mut connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await;
+            execute(
+                &mut connection,
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            )
+            .await;
             seen.push(read_sums(&mut connection).await);
             if number % 20 == 0 {
                 assert_eq!(drift(&mut connection).await, "", "at read {number}");
@@ -185,7 +208,11 @@ async fn snapshot_consistent() {
     };
     let (_, _, mut seen) = tokio::join!(write(0), write(1), read);
     seen.dedup();
-    assert!(seen.len() > READS / 10, "too few commits between the reads: {}", seen.len());
+    assert!(
+        seen.len() > READS / 10,
+        "too few commits between the reads: {}",
+        seen.len()
+    );
 }
 
 /// The active bookings, counted in four ways, in as many statements of one snapshot.

@@ -35,17 +35,24 @@ async fn market_data_counts_flights_seats_and_bookings() {
         passenger(3, json!({"status": "no_show"})),
         flight(json!({"flight_id": "F2", "capacity": {"total": 10}})),
         passenger(4, json!({"flight_id": "F2"})),
-        passenger(5, json!({"flight_id": "F2", "status": "cancelled", "cancelled_at": "2026-03-02T00:00:00Z"})),
+        passenger(
+            5,
+            json!({"flight_id": "F2", "status": "cancelled", "cancelled_at": "2026-03-02T00:00:00Z"}),
+        ),
         passenger(6, json!({"flight_id": "F2"})),
         booking_deleted("B7", 1),
         // Unknown capacity.
         flight(json!({"flight_id": "F3", "origin": "KWI", "destination": "HNL", "capacity": null})),
         passenger(8, json!({"flight_id": "F3"})),
         // All flights of the market are cancelled.
-        flight(json!({"flight_id": "F4", "origin": "PHX", "destination": "HNL", "status": "cancelled"})),
+        flight(
+            json!({"flight_id": "F4", "origin": "PHX", "destination": "HNL", "status": "cancelled"}),
+        ),
         passenger(9, json!({"flight_id": "F4"})),
         // An airport that nobody knows.
-        flight(json!({"flight_id": "F5", "origin": "ZZZ", "destination": "NRT", "capacity": {"total": 1}})),
+        flight(
+            json!({"flight_id": "F5", "origin": "ZZZ", "destination": "NRT", "capacity": {"total": 1}}),
+        ),
         flight_deleted("F6", 1),
     ];
     assert_eq!(
@@ -77,10 +84,19 @@ async fn load_factor_may_exceed_one_and_ends_where_its_column_ends() {
     let database = Database::new().await;
     let mut events = vec![flight(json!({"capacity": {"total": 1}}))];
     events.extend((0..2).map(|number| passenger(number, json!({}))));
-    let load_factor = "SELECT booking_count, load_factor, available_seats, closed_flight_count FROM market_data";
-    assert_eq!(after(&database, &events, load_factor).await, "2 | 2.0000 | 0 | 1\n");
-    let more: Vec<_> = (2..100).map(|number| passenger(number, json!({}))).collect();
-    assert_eq!(after(&database, &more, load_factor).await, "100 | 99.9999 | 0 | 1\n");
+    let load_factor =
+        "SELECT booking_count, load_factor, available_seats, closed_flight_count FROM market_data";
+    assert_eq!(
+        after(&database, &events, load_factor).await,
+        "2 | 2.0000 | 0 | 1\n"
+    );
+    let more: Vec<_> = (2..100)
+        .map(|number| passenger(number, json!({})))
+        .collect();
+    assert_eq!(
+        after(&database, &more, load_factor).await,
+        "100 | 99.9999 | 0 | 1\n"
+    );
 }
 
 #[tokio::test]
@@ -95,7 +111,10 @@ async fn market_fares_never_add_across_currencies() {
         flight(json!({"flight_id": "F2"})),
         passenger(1, json!({})),
         passenger(2, json!({"price": price("30.00", "10.05", "40.05", "USD")})),
-        passenger(3, json!({"flight_id": "F2", "price": plain_price("10", "USD")})),
+        passenger(
+            3,
+            json!({"flight_id": "F2", "price": plain_price("10", "USD")}),
+        ),
         passenger(4, json!({"price": plain_price("12000", "JPY")})),
         passenger(5, kuwaiti),
         passenger(6, cancelled),
@@ -118,13 +137,22 @@ async fn market_activity_is_by_utc_day() {
     let events = [
         flight(json!({})),
         passenger(1, json!({"booked_at": "2026-03-01T23:30:00-02:00"})),
-        passenger(2, json!({"booked_at": "2026-03-02T00:00:00Z", "price": plain_price("50.00", "USD")})),
-        passenger(3, json!({
-            "booked_at": "2026-03-02T10:00:00Z", "status": "cancelled", "cancelled_at": "2026-03-02T11:00:00Z",
-        })),
-        passenger(4, json!({
-            "booked_at": "2026-03-01T10:00:00Z", "status": "cancelled", "cancelled_at": "2026-03-05T00:30:00+01:00",
-        })),
+        passenger(
+            2,
+            json!({"booked_at": "2026-03-02T00:00:00Z", "price": plain_price("50.00", "USD")}),
+        ),
+        passenger(
+            3,
+            json!({
+                "booked_at": "2026-03-02T10:00:00Z", "status": "cancelled", "cancelled_at": "2026-03-02T11:00:00Z",
+            }),
+        ),
+        passenger(
+            4,
+            json!({
+                "booked_at": "2026-03-01T10:00:00Z", "status": "cancelled", "cancelled_at": "2026-03-05T00:30:00+01:00",
+            }),
+        ),
     ];
     let market = "NRT | PHX | 2026-04-01";
     let expected = [
@@ -141,9 +169,7 @@ async fn market_activity_is_by_utc_day() {
 #[tokio::test]
 async fn market_data_history_looks_back_over_days_without_activity() {
     let database = Database::new().await;
-    let booked = |day: &str, total: &str, currency: &str| {
-        json!({"booked_at": format!("{day}T12:00:00Z"), "price": plain_price(total, currency)})
-    };
+    let booked = |day: &str, total: &str, currency: &str| json!({"booked_at": format!("{day}T12:00:00Z"), "price": plain_price(total, currency)});
     let cancelled = |mut booking: Value, day: &str| {
         booking["status"] = json!("cancelled");
         booking["cancelled_at"] = json!(format!("{day}T12:00:00Z"));
@@ -153,11 +179,17 @@ async fn market_data_history_looks_back_over_days_without_activity() {
         flight(json!({})),
         passenger(1, booked("2026-03-01", "100.00", "USD")),
         passenger(2, booked("2026-03-01", "200.00", "USD")),
-        passenger(3, cancelled(booked("2026-03-05", "300.00", "USD"), "2026-03-10")),
+        passenger(
+            3,
+            cancelled(booked("2026-03-05", "300.00", "USD"), "2026-03-10"),
+        ),
         passenger(4, booked("2026-03-08", "400.00", "USD")),
         passenger(5, booked("2026-04-01", "500.00", "USD")),
         passenger(6, booked("2026-03-08", "50.00", "EUR")),
-        passenger(7, cancelled(booked("2026-03-01", "1000", "JPY"), "2026-03-09")),
+        passenger(
+            7,
+            cancelled(booked("2026-03-01", "1000", "JPY"), "2026-03-09"),
+        ),
         passenger(8, booked("2026-03-20", "0", "AUD")),
         passenger(9, booked("2026-03-27", "10.00", "AUD")),
     ];
@@ -188,15 +220,22 @@ async fn booking_curve_runs_from_a_year_before_departure_to_the_day() {
         // 396 days before: it stands at day 365 already.
         passenger(1, json!({"booked_at": "2025-03-01T00:00:00Z"})),
         // 30 days before, cancelled 10 days before.
-        passenger(2, json!({
-            "booked_at": "2026-03-02T00:00:00Z", "status": "cancelled", "cancelled_at": "2026-03-22T00:00:00Z",
-        })),
+        passenger(
+            2,
+            json!({
+                "booked_at": "2026-03-02T00:00:00Z", "status": "cancelled", "cancelled_at": "2026-03-22T00:00:00Z",
+            }),
+        ),
         passenger(3, json!({"booked_at": "2026-04-01T00:00:00Z"})),
         // After the day of departure: on no curve.
         passenger(4, json!({"booked_at": "2026-04-02T00:00:00Z"})),
-        passenger(5, json!({"booked_at": "2026-03-31T00:00:00Z", "cabin": "F"})),
+        passenger(
+            5,
+            json!({"booked_at": "2026-03-31T00:00:00Z", "cabin": "F"}),
+        ),
     ];
-    let curve = "SELECT cabin, days_before_departure, bookings_on_hand, gross_bookings, cancellations
+    let curve =
+        "SELECT cabin, days_before_departure, bookings_on_hand, gross_bookings, cancellations
         FROM booking_curve WHERE days_before_departure IN (365, 31, 30, 11, 10, 1, 0)
         ORDER BY cabin, days_before_departure DESC";
     assert_eq!(
@@ -209,17 +248,24 @@ async fn booking_curve_runs_from_a_year_before_departure_to_the_day() {
     let mut connection = database.connect().await;
     let days = "SELECT cabin, count(*), min(days_before_departure), max(days_before_departure)
         FROM booking_curve GROUP BY cabin ORDER BY cabin";
-    assert_eq!(dump(&mut connection, days).await, "F | 366 | 0 | 365\nY | 366 | 0 | 365\n");
+    assert_eq!(
+        dump(&mut connection, days).await,
+        "F | 366 | 0 | 365\nY | 366 | 0 | 365\n"
+    );
 }
 
 #[tokio::test]
 async fn market_capacity_by_cabin_sums_the_flights_that_say_it() {
     let database = Database::new().await;
     let events = [
-        flight(json!({"flight_id": "F1", "capacity": {"total": 100, "by_cabin": {"C": 10, "Y": 90}}})),
+        flight(
+            json!({"flight_id": "F1", "capacity": {"total": 100, "by_cabin": {"C": 10, "Y": 90}}}),
+        ),
         flight(json!({"flight_id": "F2", "capacity": {"total": 50, "by_cabin": {"Y": 50}}})),
         flight(json!({"flight_id": "F3", "capacity": {"total": 70}})),
-        flight(json!({"flight_id": "F4", "capacity": {"total": 9, "by_cabin": {"Y": 9}}, "status": "cancelled"})),
+        flight(
+            json!({"flight_id": "F4", "capacity": {"total": 9, "by_cabin": {"Y": 9}}, "status": "cancelled"}),
+        ),
     ];
     let seats = "SELECT origin, destination, data_date, cabin, flight_count, seat_capacity
         FROM market_capacity_by_cabin ORDER BY cabin";
@@ -235,11 +281,15 @@ async fn pending_bookings_wait_for_a_flight_that_was_never_seen() {
     let events = [
         flight_deleted("F1", 1),
         passenger(1, json!({"flight_id": "F9"})),
-        passenger(2, json!({"flight_id": "F9", "status": "cancelled", "cancelled_at": "2026-03-02T00:00:00Z"})),
+        passenger(
+            2,
+            json!({"flight_id": "F9", "status": "cancelled", "cancelled_at": "2026-03-02T00:00:00Z"}),
+        ),
         passenger(3, json!({})),
         booking_deleted("B4", 1),
     ];
-    let pending = "SELECT booking_id, flight_id, cabin, currency, status FROM pending_bookings ORDER BY 1";
+    let pending =
+        "SELECT booking_id, flight_id, cabin, currency, status FROM pending_bookings ORDER BY 1";
     assert_eq!(
         after(&database, &events, pending).await,
         "B1 | F9 | Y | USD | confirmed\nB2 | F9 | Y | USD | cancelled\n"
@@ -250,14 +300,23 @@ async fn pending_bookings_wait_for_a_flight_that_was_never_seen() {
 async fn the_oracle_finds_a_wrong_cell() {
     let database = Database::new().await;
     let mut applier = database.applier().await;
-    applier.apply(&[flight(json!({})), booking(json!({}))]).await;
+    applier
+        .apply(&[flight(json!({})), booking(json!({}))])
+        .await;
     let connection = &mut applier.connection;
     assert_eq!(drift(connection).await, "");
-    execute(connection, "UPDATE flight_demand SET total_revenue = total_revenue + 0.01").await;
+    execute(
+        connection,
+        "UPDATE flight_demand SET total_revenue = total_revenue + 0.01",
+    )
+    .await;
     assert!(drift(connection).await.starts_with("market_fares | "));
     execute(connection, "DELETE FROM flight_demand").await;
     let found = drift(connection).await;
-    assert!(found.contains("market_data | ") && found.contains("market_fares | "), "{found}");
+    assert!(
+        found.contains("market_data | ") && found.contains("market_fares | "),
+        "{found}"
+    );
 }
 
 #[tokio::test]
@@ -277,5 +336,9 @@ async fn every_table_view_and_column_says_what_it_is() {
           AND coalesce(CASE WHEN a.attnum = 0 THEN obj_description(c.oid, 'pg_class')
                             ELSE col_description(c.oid, a.attnum) END, '') = ''
         ORDER BY 1, 2";
-    assert_eq!(dump(&mut connection, silent).await, "", "these have no comment");
+    assert_eq!(
+        dump(&mut connection, silent).await,
+        "",
+        "these have no comment"
+    );
 }

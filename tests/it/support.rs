@@ -1,5 +1,6 @@
 //! The servers, a database of its own for each test, and the looks at it.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -51,12 +52,17 @@ pub fn servers() -> &'static Servers {
     SERVERS.get_or_init(|| {
         let given = (std::env::var("DATABASE_URL"), std::env::var("AMQP_URL"));
         if let (Ok(database_url), Ok(amqp_url)) = given {
-            return Servers { database_url, amqp_url };
+            return Servers {
+                database_url,
+                amqp_url,
+            };
         }
         let (started, servers) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             runtime().block_on(async move {
-                let sandbox = Sandbox::start(&Options::default()).await.expect("the sandbox starts");
+                let sandbox = Sandbox::start(&Options::default())
+                    .await
+                    .expect("the sandbox starts");
                 let servers = Servers {
                     database_url: sandbox.database_url().to_owned(),
                     amqp_url: sandbox.amqp_url().to_owned(),
@@ -85,10 +91,21 @@ impl Database {
         let name = format!("paxflow_test_{}_{number}", std::process::id());
         let template = template().await;
         let mut admin = connect(&admin_options()).await;
-        sqlx::query("SELECT pg_advisory_lock_shared($1)").bind(TEMPLATE_LOCK).execute(&mut admin).await.unwrap();
-        execute(&mut admin, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+        sqlx::query("SELECT pg_advisory_lock_shared($1)")
+            .bind(TEMPLATE_LOCK)
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        execute(
+            &mut admin,
+            &format!("CREATE DATABASE {name} TEMPLATE {template}"),
+        )
+        .await;
         admin.close().await.unwrap();
-        Self { options: admin_options().database(&name), name }
+        Self {
+            options: admin_options().database(&name),
+            name,
+        }
     }
 
     /// Opens a connection of the kind that a worker has.
@@ -103,7 +120,13 @@ impl Database {
         // Nothing here survives a crash of the server, so nothing has to wait for its disk.
         execute(&mut connection, "SET synchronous_commit = off").await;
         let id = format!("test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        Applier { connection, worker: Worker { id, started_at: Utc::now() } }
+        Applier {
+            connection,
+            worker: Worker {
+                id,
+                started_at: Utc::now(),
+            },
+        }
     }
 }
 
@@ -114,11 +137,13 @@ impl Drop for Database {
         let dropped = std::thread::spawn(move || {
             runtime().block_on(async {
                 let mut admin = connect(&admin_options()).await;
-                sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1")
-                    .bind(&name)
-                    .execute(&mut admin)
-                    .await
-                    .unwrap();
+                sqlx::query(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1",
+                )
+                .bind(&name)
+                .execute(&mut admin)
+                .await
+                .unwrap();
                 execute(&mut admin, &format!("DROP DATABASE {name}")).await;
                 admin.close().await.unwrap();
             });
@@ -142,7 +167,11 @@ impl Applier {
     pub async fn try_apply(&mut self, events: &[Value]) -> sqlx::Result<VerdictCounts> {
         let deliveries: Vec<_> = events.iter().map(deliver).collect();
         let counts = apply::apply(&mut self.connection, &self.worker, &deliveries).await?;
-        assert_eq!(counts.total(), events.len() as u64, "every delivery has one verdict: {counts:?}");
+        assert_eq!(
+            counts.total(),
+            events.len() as u64,
+            "every delivery has one verdict: {counts:?}"
+        );
         Ok(counts)
     }
 
@@ -154,20 +183,31 @@ impl Applier {
 
 /// Runs a statement without parameters.
 pub async fn execute(connection: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// The rows of a query as lines of `a | b | c`; NULL is `-`.
 pub async fn dump(connection: &mut PgConnection, sql: &str) -> String {
     // The simple protocol answers in text, whatever the types are.
-    let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await;
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql))
+        .fetch_all(connection)
+        .await;
     let rows = rows.unwrap_or_else(|error| panic!("{sql}: {error}"));
     rows.iter().map(line).collect()
 }
 
 fn line(row: &PgRow) -> String {
     let cells: Vec<_> = (0..row.len())
-        .map(|index| row.try_get_raw(index).unwrap().as_str().unwrap_or("-").to_owned())
+        .map(|index| {
+            row.try_get_raw(index)
+                .unwrap()
+                .as_str()
+                .unwrap_or("-")
+                .to_owned()
+        })
         .collect();
     cells.join(" | ") + "\n"
 }
@@ -193,19 +233,43 @@ pub async fn drift(connection: &mut PgConnection) -> String {
 /// MarketData equals its recompute from bookings, flights and airports.
 pub async fn assert_exact(connection: &mut PgConnection) {
     let drift = drift(connection).await;
-    assert!(drift.is_empty(), "MarketData differs from its recompute:\n{drift}");
+    assert!(
+        drift.is_empty(),
+        "MarketData differs from its recompute:\n{drift}"
+    );
 }
 
-/// A line for each relation with the hash of all its rows, freshness and audit marks aside.
-pub async fn table_digest(connection: &mut PgConnection) -> String {
-    let hashes = RELATIONS.map(|relation| {
+/// Every row of every relation, freshness and audit marks aside: byte for byte what has to be the same.
+pub async fn table_rows(connection: &mut PgConnection) -> String {
+    let rows = RELATIONS.map(|relation| {
         format!(
-            "SELECT '{relation}', count(*), md5(string_agg(line, E'\\n' ORDER BY line COLLATE \"C\"))
-             FROM (SELECT (to_jsonb(r) - ARRAY['created_at', 'updated_at', 'last_event_at', 'source'])::text AS line
-                   FROM {relation} r) rows"
+            "SELECT '{relation}' AS relation,
+                    (to_jsonb(r) - ARRAY['created_at', 'updated_at', 'last_event_at', 'source'])::text AS line
+             FROM {relation} r"
         )
     });
-    dump(connection, &hashes.join(" UNION ALL ")).await
+    dump(
+        connection,
+        &format!("{} ORDER BY relation, line", rows.join(" UNION ALL ")),
+    )
+    .await
+}
+
+/// Two results of [`table_rows`] are the same; if not, shows the rows that only one of them has.
+pub fn assert_same_rows(found: &str, expected: &str) {
+    let only_in = |one: &str, other: &str| {
+        let other: BTreeSet<_> = other.lines().collect();
+        one.lines()
+            .filter(|line| !other.contains(line))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert!(
+        found == expected,
+        "the tables differ\nfound:\n{}\nexpected:\n{}",
+        only_in(found, expected),
+        only_in(expected, found)
+    );
 }
 
 /// The migrated database that the others are copied from. It stays on the server for the next run of
@@ -216,24 +280,33 @@ async fn template() -> &'static str {
 }
 
 async fn make_template() -> String {
-    let schema: Vec<String> =
-        db::migrate::MIGRATOR.iter().map(|migration| format!("{:02x?}", migration.checksum)).collect();
+    let schema: Vec<String> = db::migrate::MIGRATOR
+        .iter()
+        .map(|migration| format!("{:02x?}", migration.checksum))
+        .collect();
     let mut admin = connect(&admin_options()).await;
     let name: String = sqlx::query_scalar("SELECT 'paxflow_template_' || md5($1)")
         .bind(schema.concat())
         .fetch_one(&mut admin)
         .await
         .unwrap();
-    sqlx::query("SELECT pg_advisory_lock($1)").bind(TEMPLATE_LOCK).execute(&mut admin).await.unwrap();
-    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-        .bind(&name)
-        .fetch_one(&mut admin)
+    sqlx::query("SELECT pg_advisory_lock($1)")
+        .bind(TEMPLATE_LOCK)
+        .execute(&mut admin)
         .await
         .unwrap();
+    let exists: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+            .bind(&name)
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
     if !exists {
         execute(&mut admin, &format!("CREATE DATABASE {name}")).await;
     }
-    db::migrate::migrate(&admin_options().database(&name)).await.expect("the schema migrates");
+    db::migrate::migrate(&admin_options().database(&name))
+        .await
+        .expect("the schema migrates");
     admin.close().await.unwrap();
     name
 }
@@ -247,5 +320,8 @@ async fn connect(options: &PgConnectOptions) -> PgConnection {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
