@@ -244,7 +244,8 @@ pub async fn table_rows(connection: &mut PgConnection) -> String {
     let rows = RELATIONS.map(|relation| {
         format!(
             "SELECT '{relation}' AS relation,
-                    (to_jsonb(r) - ARRAY['created_at', 'updated_at', 'last_event_at', 'source'])::text AS line
+                    (to_jsonb(r) - ARRAY['created_at', 'updated_at', 'last_event_at', 'source'])::text
+                        COLLATE \"C\" AS line
              FROM {relation} r"
         )
     });
