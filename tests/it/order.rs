@@ -237,6 +237,52 @@ async fn a_cancellation_may_arrive_before_the_creation() {
 }
 
 #[tokio::test]
+async fn a_changed_booking_leaves_nothing_behind() {
+    let database = Database::new().await;
+    let mut applier = database.applier().await;
+    let elsewhere = json!({"flight_id": "F2", "origin": "PHX", "destination": "NRT"});
+    applier.apply(&[flight(json!({})), flight(elsewhere)]).await;
+    let changes = [
+        (json!({}), "NRT | PHX | 2026-04-01 | Y | USD | 1 | 100.00\n"),
+        (
+            json!({"price": plain_price("90.00", "USD")}),
+            "NRT | PHX | 2026-04-01 | Y | USD | 1 | 90.00\n",
+        ),
+        (
+            json!({"cabin": "C", "price": plain_price("9000", "JPY")}),
+            "NRT | PHX | 2026-04-01 | C | JPY | 1 | 9000\n",
+        ),
+        (
+            json!({"flight_id": "F2"}),
+            "PHX | NRT | 2026-03-31 | Y | USD | 1 | 100.00\n",
+        ),
+        (
+            json!({"status": "cancelled", "cancelled_at": "2026-03-05T00:00:00Z"}),
+            "",
+        ),
+        (
+            json!({"status": "used"}),
+            "NRT | PHX | 2026-04-01 | Y | USD | 1 | 100.00\n",
+        ),
+        (json!({"flight_id": "F9"}), ""),
+    ];
+    for (version, (mut change, fares)) in (1..).zip(changes) {
+        change["version"] = json!(version);
+        applier.apply(&[booking(change)]).await;
+        assert_eq!(
+            dump(&mut applier.connection, FARES).await,
+            fares,
+            "version {version}"
+        );
+        assert_exact(&mut applier.connection).await;
+    }
+    applier.apply(&[booking_deleted("B1", 8)]).await;
+    let demand = "SELECT count(*) FROM flight_demand";
+    assert_eq!(dump(&mut applier.connection, demand).await, "0\n");
+    assert_exact(&mut applier.connection).await;
+}
+
+#[tokio::test]
 async fn a_tombstone_keeps_late_versions_out() {
     let database = Database::new().await;
     let mut applier = database.applier().await;

@@ -19,13 +19,13 @@ const HOT_FLIGHTS: usize = 30;
 const HOT_BOOKINGS: usize = 120;
 const BATCH_EVENTS: usize = 100;
 
-/// Batches of one applier over keys that all appliers share; no two events have the same key and version.
+/// Batches of one applier; no two events of all appliers have the same key and version.
 struct HotBatches {
     generator: Generator,
     rng: ChaCha8Rng,
-    applier: i64,
-    appliers: i64,
-    number: i64,
+    applier: usize,
+    appliers: usize,
+    number: usize,
 }
 
 impl HotBatches {
@@ -34,25 +34,39 @@ impl HotBatches {
         Self {
             generator: Generator::new(seed),
             rng: ChaCha8Rng::seed_from_u64(seed),
-            applier: applier as i64,
-            appliers: appliers as i64,
+            applier,
+            appliers,
             number: 0,
         }
     }
 
     /// A batch of different keys in random order.
     fn next(&mut self) -> Vec<Value> {
-        let version = self.number * self.appliers + self.applier + 1;
+        let version = (self.number * self.appliers + self.applier + 1) as i64;
+        let keys = self.keys();
         self.number += 1;
-        let keys: Vec<usize> = (0..HOT_FLIGHTS + HOT_BOOKINGS).collect();
         keys.sample(&mut self.rng, BATCH_EVENTS)
-            .map(|key| match key.checked_sub(HOT_FLIGHTS) {
-                None => self.generator.flight(&format!("F{key}"), version),
-                Some(key) => self
-                    .generator
-                    .booking(&format!("B{key}"), version, HOT_FLIGHTS),
+            .map(|key| {
+                if key.starts_with('F') {
+                    self.generator.flight(key, version)
+                } else {
+                    self.generator.booking(key, version, HOT_FLIGHTS)
+                }
             })
             .collect()
+    }
+
+    /// In turns the appliers meet first at flights, at bookings, and at the sums of flights: whoever
+    /// waits for another at one step never gets to race it at the next.
+    fn keys(&self) -> Vec<String> {
+        let flights = (0..HOT_FLIGHTS).map(|key| format!("F{key}"));
+        let bookings = (0..HOT_BOOKINGS).map(|key| format!("B{key}"));
+        let own_bookings = (0..HOT_BOOKINGS).map(|key| format!("B{key}of{}", self.applier));
+        match self.number % 3 {
+            0 => flights.chain(bookings).collect(),
+            1 => bookings.collect(),
+            _ => own_bookings.collect(),
+        }
     }
 }
 
