@@ -56,15 +56,17 @@ impl HotBatches {
             .collect()
     }
 
-    /// In turns the appliers meet first at flights, at bookings, and at the sums of flights: whoever
-    /// waits for another at one step never gets to race it at the next.
+    /// In turns the appliers meet first at flights, at stored bookings, at new ones, and at the sums of
+    /// flights: whoever waits for another at one step never gets to race it at the next.
     fn keys(&self) -> Vec<String> {
         let flights = (0..HOT_FLIGHTS).map(|key| format!("F{key}"));
         let bookings = (0..HOT_BOOKINGS).map(|key| format!("B{key}"));
+        let new_bookings = (0..HOT_BOOKINGS).map(|key| format!("B{key}from{}", self.number));
         let own_bookings = (0..HOT_BOOKINGS).map(|key| format!("B{key}of{}", self.applier));
-        match self.number % 3 {
+        match self.number % 4 {
             0 => flights.chain(bookings).collect(),
             1 => bookings.collect(),
+            2 => new_bookings.collect(),
             _ => own_bookings.collect(),
         }
     }
