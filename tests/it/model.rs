@@ -17,6 +17,9 @@ const CLOCKS: [(&str, i32); 5] = [
     ("KEF", 0),
 ];
 
+/// Where the column ends: 99.9999.
+const LOAD_FACTOR_MAX: Decimal = Decimal::from_parts(999_999, 0, 0, false, 4);
+
 /// The relations that the model computes, each with the query whose lines it predicts.
 pub const QUERIES: [&str; 3] = [
     "SELECT origin, destination, data_date, flight_count, cancelled_flight_count, seat_capacity,
@@ -175,9 +178,10 @@ fn market_data(flights: &BTreeMap<String, Flight>, bookings: &[Booking]) -> Stri
                     .is_some_and(|seats| with_status(id, &active) >= seats)
             })
             .count();
-        let load_factor = seats
-            .filter(|seats| *seats > 0)
-            .map(|seats| rounded(Decimal::from(booked) / Decimal::from(seats), 4));
+        let load_factor = seats.filter(|seats| *seats > 0).map(|seats| {
+            let exact = Decimal::from(booked) / Decimal::from(seats);
+            rounded(exact.min(LOAD_FACTOR_MAX), 4)
+        });
         lines += &line(&[
             &keys(market),
             &operating.len().to_string(),
