@@ -34,12 +34,7 @@ fn the_encoding_is_for_ever() {
     ]
     .map(|name| format!("{name} {}", hex(hash(&event(name)))))
     .to_vec();
-    assert_eq!(
-        hashes,
-        [
-            "GOLDEN",
-        ]
-    );
+    assert_eq!(hashes, ["GOLDEN",]);
 }
 
 #[test]
@@ -60,7 +55,12 @@ fn spelling_does_not_count() {
         assert_eq!(hash(&with(&made, path, value)), expected, "{path}");
     }
     let mut reversed = made.clone();
-    let data: Vec<_> = made["data"].as_object().unwrap().clone().into_iter().collect();
+    let data: Vec<_> = made["data"]
+        .as_object()
+        .unwrap()
+        .clone()
+        .into_iter()
+        .collect();
     reversed["data"] = data.into_iter().rev().collect();
     assert_eq!(hash(&reversed), expected);
     let escaped = made.to_string().replace("TXP9OL", "\\u0054XP9OL");
@@ -114,12 +114,21 @@ fn every_field_counts() {
 fn nested_values_count_under_their_own_name() {
     let made = event("booking_is_made");
     let mut hashes: Vec<_> = [
-        ("data.journey", json!({ "origin": "MIA", "destination": "YYZ" })),
+        (
+            "data.journey",
+            json!({ "origin": "MIA", "destination": "YYZ" }),
+        ),
         ("data.passenger", json!({ "name": "A", "email": "B" })),
         ("data.passenger", json!({ "name": "A", "phone": "B" })),
         ("data.passenger", json!({ "name": "AB" })),
-        ("data.price", json!({ "base": "310.40", "taxes": "2500.00", "total": "2810.40", "currency": "CAD" })),
-        ("data.price", json!({ "base": "2500.00", "taxes": "310.40", "total": "2810.40", "currency": "USD" })),
+        (
+            "data.price",
+            json!({ "base": "310.40", "taxes": "2500.00", "total": "2810.40", "currency": "CAD" }),
+        ),
+        (
+            "data.price",
+            json!({ "base": "2500.00", "taxes": "310.40", "total": "2810.40", "currency": "USD" }),
+        ),
         ("data.status", json!("used")),
     ]
     .into_iter()
