@@ -6,10 +6,7 @@ use serde_json::Value;
 
 /// The rule that an event breaks, if any.
 pub(super) fn fault(line: &str) -> Option<&'static str> {
-    match check_event(line) {
-        Ok(()) => None,
-        Err(rule) => Some(rule),
-    }
+    check_event(line).err()
 }
 
 type Checked<T> = Result<T, &'static str>;
@@ -21,7 +18,8 @@ fn rule(holds: bool, name: &'static str) -> Checked<()> {
 fn check_event(line: &str) -> Checked<()> {
     let event: Value = serde_json::from_str(line).map_err(|_| "json")?;
     // A repeated key would be lost here, and the text would not come back.
-    rule(event.to_string() == line, "duplicate key or spelling")?;
+    let rewritten = event.to_string();
+    rule(rewritten == line, "duplicate key or spelling")?;
     rule(event["specversion"] == "1.0", "specversion")?;
     text(&event["id"])?;
     text(&event["source"])?;
