@@ -443,14 +443,14 @@ impl Publisher {
     pub async fn send(
         &self,
         routing_key: &str,
-        event_id: &str,
+        event_id: Option<&str>,
         body: &[u8],
     ) -> Result<Unconfirmed, BrokerError> {
         let mut properties = BasicProperties::default()
             .with_content_type("application/cloudevents+json".into())
             .with_delivery_mode(2);
         // AMQP keeps 255 bytes for it; a longer id stands in the body alone.
-        if let Ok(id) = ShortString::try_new(event_id) {
+        if let Some(id) = event_id.and_then(|id| ShortString::try_new(id).ok()) {
             properties = properties.with_message_id(id);
         }
         let options = BasicPublishOptions {

@@ -20,6 +20,22 @@ use crate::sandbox::{Options, Sandbox};
 use crate::worker::{self, Stop, Worker};
 use crate::{apply, audit, db, world};
 
+/// Events that break the contract, with the routing keys that they are published with.
+const BROKEN: [(&str, &str); 3] = [
+    (
+        "airline.booking.upserted.v1",
+        include_str!("../../fixtures/rejected/total_is_a_cent_too_much.json"),
+    ),
+    (
+        "airline.flight.upserted.v1",
+        include_str!("../../fixtures/rejected/origin_is_lower_case.json"),
+    ),
+    (
+        "airline.booking.upserted.v2",
+        include_str!("../../fixtures/rejected/type_is_version_2.json"),
+    ),
+];
+
 /// How often the demo looks whether the worker has finished.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -114,6 +130,7 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
     let mut connection = pool.acquire().await?;
     println!("\nTop markets:\n{}", top_markets(&mut connection).await?);
     println!("\n{verdicts}");
+    println!("\nQuarantined:\n{}", quarantined(&mut connection).await?);
     let report = audit::verify(&mut connection).await?;
     audit::record(&mut connection, &report, 0).await?;
     drop(connection);
@@ -137,8 +154,9 @@ async fn publish(config: &Config, topology: &Topology) -> Result<u64> {
         .filter(|line| !line.is_empty())
         .collect();
     println!(
-        "Publishing the {} sample events to exchange {} ...",
+        "Publishing the {} sample events, and {} broken ones, to exchange {} ...",
         lines.len(),
+        BROKEN.len(),
         topology.exchange
     );
     let publisher = Publisher::open(config.amqp_url()?, topology).await?;
@@ -146,13 +164,16 @@ async fn publish(config: &Config, topology: &Topology) -> Result<u64> {
     for line in &lines {
         let event = decode(&Message::of_body(line))?;
         sender
-            .send(event.kind.routing_key(), &event.id, line)
+            .send(event.kind.routing_key(), Some(&event.id), line)
             .await?;
+    }
+    for (routing_key, body) in BROKEN {
+        sender.send(routing_key, None, body.as_bytes()).await?;
     }
     sender.finish().await?;
     println!("  all confirmed in {:.1} s", sender.seconds());
     publisher.close().await;
-    Ok(lines.len() as u64)
+    Ok((lines.len() + BROKEN.len()) as u64)
 }
 
 #[derive(FromRow)]
@@ -228,6 +249,18 @@ async fn top_markets(connection: &mut PgConnection) -> Result<Table> {
         ]);
     }
     ensure!(!table.is_empty(), "no market came out");
+    Ok(table)
+}
+
+async fn quarantined(connection: &mut PgConnection) -> Result<Table> {
+    let newest = "SELECT reason, path, detail FROM quarantined_events ORDER BY id DESC LIMIT 10";
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["reason", "where", "what is expected"]);
+    for row in sqlx::query(newest).fetch_all(connection).await? {
+        let text = |column: usize| row.try_get::<String, _>(column);
+        table.add_row([text(0)?, text(1)?, text(2)?]);
+    }
     Ok(table)
 }
 

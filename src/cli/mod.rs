@@ -7,7 +7,7 @@ mod generate;
 mod lines;
 mod publish;
 mod run;
-
+mod schema;
 mod status;
 mod verify;
 
@@ -52,6 +52,9 @@ enum Command {
         after_help = "Example:\n  paxflow generate --events 100000 --seed 7 --bad-ratio 0.01 > events.ndjson"
     )]
     Generate(generate::Arguments),
+    /// Print the JSON Schemas of the events, or the AsyncAPI 3 document
+    #[command(after_help = "Example:\n  paxflow schema asyncapi > asyncapi.json")]
+    Schema(schema::Arguments),
     /// Recompute MarketData and compare: exit 0 if exact, 1 if a cell differs
     #[command(after_help = "Example:\n  paxflow verify || paxflow verify --repair")]
     Verify(verify::Arguments),
@@ -90,6 +93,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Completions(arguments) => docs::completions(&arguments),
         Command::Man(arguments) => docs::man(&arguments),
         Command::Demo(arguments) => {

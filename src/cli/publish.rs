@@ -165,7 +165,7 @@ impl<'a> Sender<'a> {
             let (mut lines, mut body) = (input.open()?, Vec::new());
             while lines::read_line(&mut *lines, &mut body, &input.name)? {
                 if let Ok(event) = decode(&Message::of_body(&body)) {
-                    self.send(event.kind.routing_key(), &event.id, &body)
+                    self.send(event.kind.routing_key(), Some(&event.id), &body)
                         .await?;
                 }
             }
@@ -190,7 +190,7 @@ impl<'a> Sender<'a> {
     pub(super) async fn send(
         &mut self,
         routing_key: &str,
-        event_id: &str,
+        event_id: Option<&str>,
         body: &[u8],
     ) -> Result<(), BrokerError> {
         if let Some(rate) = self.rate {

@@ -47,15 +47,26 @@ const FAULTS: [Fault; 28] = [
     fault(r#","data":{"#, r#","data":{"version":1,"#),
 ];
 
-/// Turns the event of a new booking into one that breaks exactly one rule.
+/// How many ways there are: the faults, and three in which the body is no JSON.
+pub(super) const WAYS: usize = FAULTS.len() + 3;
+
+/// Turns the event of a new booking into one that breaks a rule.
 pub(super) fn break_booking(event: &mut Vec<u8>, dice: &mut Dice) {
-    let choice = dice.below(FAULTS.len() as u32 + 3) as usize;
-    match FAULTS.get(choice) {
-        Some(fault) => replace(event, fault),
-        // Cut in two, as by a producer that died.
-        None if choice == FAULTS.len() => event.truncate(event.len() / 2),
-        None if choice == FAULTS.len() + 1 => event.extend_from_slice(b" {}"),
-        None => event.insert(0, b','),
+    break_in(event, dice.below(WAYS as u32) as usize);
+}
+
+/// Breaks it in the given one of the [`WAYS`].
+pub(super) fn break_in(event: &mut Vec<u8>, way: usize) {
+    const CUT: usize = FAULTS.len();
+    const TWO_VALUES: usize = FAULTS.len() + 1;
+    match way {
+        // As by a producer that died.
+        CUT => event.truncate(event.len() / 2),
+        TWO_VALUES => event.extend_from_slice(b" {}"),
+        _ => match FAULTS.get(way) {
+            Some(fault) => replace(event, fault),
+            None => event.insert(0, b','),
+        },
     }
 }
 
@@ -65,6 +76,3 @@ fn replace(event: &mut Vec<u8>, fault: &Fault) {
         event.splice(at..at + find.len(), fault.replace.bytes());
     }
 }
-
-#[cfg(test)]
-pub(super) const WAYS: usize = FAULTS.len() + 3;

@@ -206,20 +206,18 @@ fn booking_person(json: &mut Json, booking: &Booking) {
         json.padded(u64::from(booking.party), 7);
         json.number(u64::from(booking.passenger % 10)).close();
         json.key("coupon")
-            .number(u64::from(booking.traits >> 6 & 1) + 1);
+            .number(u64::from(booking.traits >> 9 & 1) + 1);
     }
     json.open("flight_id")
         .flight_id(&booking.trip.flight)
         .close();
     if optional == Optional::Journey {
+        // Sold by the partner who flies the rest of it and keeps its passengers to itself.
         json.raw(r#","journey":{"origin":""#)
             .bytes(&booking.trip.origin)
             .close();
         json.text("destination", people::connection(booking.traits))
             .raw("}");
-    }
-    // One party in sixteen is sold by partners that keep their passengers to themselves.
-    if booking.traits >> 28 == 0 {
         return;
     }
     let (family, given) = people::name(booking.traits, booking.passenger);
@@ -228,7 +226,7 @@ fn booking_person(json: &mut Json, booking: &Booking) {
     if optional == Optional::Email {
         json.open("email");
         let start = json.0.len();
-        json.raw(given).raw(".").raw(family);
+        json.raw(&given[..1]).raw(".").raw(family);
         json.0[start..].make_ascii_lowercase();
         json.raw(people::mail_domain(booking.traits)).close();
     } else if optional == Optional::Phone {
@@ -248,12 +246,16 @@ fn booking_trip(json: &mut Json, booking: &Booking) {
         .close();
     json.text("cabin", booking.cabin.letter());
     json.open("booking_class").bytes(&[booking.class]).close();
-    if matches!(Optional::of(booking), Optional::Ticket | Optional::Phone) {
-        json.open("fare_basis")
+    match (Optional::of(booking), booking.traits >> 6 & 3) {
+        (Optional::Ticket, 0 | 1) => json
+            .open("fare_basis")
             .bytes(&[booking.class])
             .raw("E7NR")
-            .close();
-    }
+            .close(),
+        (Optional::Ticket, 2) => json.text("channel", "web"),
+        (Optional::Ticket, _) => json.text("channel", "agency"),
+        _ => json,
+    };
     if let Some((row, letter)) = booking.seat {
         json.open("seat")
             .number(u64::from(row))
@@ -261,12 +263,6 @@ fn booking_trip(json: &mut Json, booking: &Booking) {
             .close();
     }
     json.text("point_of_sale", booking.point_of_sale.country());
-    // Every second booking does not say how it was sold.
-    match booking.traits >> 7 & 3 {
-        0 => json.text("channel", "web"),
-        1 => json.text("channel", "app"),
-        _ => json,
-    };
 }
 
 fn booking_state(json: &mut Json, booking: &Booking) {
@@ -404,6 +400,7 @@ fn civil(days: i64) -> (u64, u64, u64) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;

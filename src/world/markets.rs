@@ -24,7 +24,7 @@ const REAL_DAYS: i64 = 14;
 /// Invented flights stay within 20 years, so that every time lies far before 2100.
 const DAYS_MAX: i64 = 512 * REAL_DAYS;
 
-/// Below a long stride an aircraft is slower than a train; above it no flight takes less than a day.
+/// Invented markets are neither so near that nobody would fly nor so far that no flight would do it non-stop.
 const DISTANCE_KM: std::ops::RangeInclusive<i64> = 150..=13_000;
 
 pub(super) struct Market {
@@ -228,6 +228,7 @@ fn fare_by_distance(distance_km: i64) -> Fare {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,16 +1,16 @@
 //! Invented passengers: nobody's data.
 
 const FAMILY: [&str; 40] = [
-    "ABARA", "AHMED", "ALVAREZ", "BAKER", "BERG", "CARTER", "CHEN", "COHEN", "COSTA", "DIAZ",
-    "DUBOIS", "EVANS", "FISCHER", "GARCIA", "GREEN", "HADDAD", "HALL", "IVANOV", "JOHNSON", "KAUR",
-    "KIM", "KOWALSKI", "LEE", "LOPEZ", "MARTIN", "MILLER", "MORI", "NGUYEN", "OKAFOR", "OLSEN",
+    "ABARA", "AHMED", "ALVES", "BAKER", "BERG", "CARTER", "CHEN", "COHEN", "COSTA", "DIAZ",
+    "DUBOIS", "EVANS", "FOX", "GARCIA", "GREEN", "HADDAD", "HALL", "IVANOV", "JONES", "KAUR",
+    "KIM", "NOWAK", "LEE", "LOPEZ", "MARTIN", "MILLER", "MORI", "NGUYEN", "OKAFOR", "OLSEN",
     "PATEL", "REED", "ROSSI", "SATO", "SILVA", "SMITH", "TANAKA", "WALKER", "WONG", "YOUNG",
 ];
 
 const GIVEN: [&str; 32] = [
-    "ADA", "ALEX", "AMIR", "ANA", "BEN", "CARLOS", "CLARA", "DANA", "DAVID", "ELENA", "EMMA",
-    "ERIC", "FATIMA", "GRACE", "HANA", "HUGO", "INES", "JAMES", "JUN", "KARIM", "LARS", "LENA",
-    "LIAM", "MAYA", "MEI", "NOAH", "OLGA", "OMAR", "PRIYA", "ROSA", "SAM", "YUKI",
+    "ADA", "ALEX", "AMIR", "ANA", "BEN", "CARL", "CLARA", "DANA", "DAVID", "ELENA", "EMMA", "ERIC",
+    "FARAH", "GRACE", "HANA", "HUGO", "INES", "JAMES", "JUN", "KARIM", "LARS", "LENA", "LIAM",
+    "MAYA", "MEI", "NOAH", "OLGA", "OMAR", "PRIYA", "ROSA", "SAM", "YUKI",
 ];
 
 /// Where connecting passengers are bound.

@@ -15,14 +15,14 @@ const HOUR_S: i64 = 3_600;
 const DAY_S: i64 = 86_400;
 
 /// Markets with this many flights in the two weeks, about one a day, are booked like real ones every
-/// other day; all others only so much that they exist.
+/// third day; all others only so much that they exist.
 const FOCUS_LEGS: std::ops::RangeInclusive<usize> = 14..=16;
 
-/// Per cent of the seats sold on such a flight; above 100 is overbooked.
-const FOCUS_FILL_PERCENT: (i64, i64) = (35, 106);
+/// Per cent of the seats booked on such a flight, a tenth of which will be cancelled: some sell out.
+const FOCUS_FILL_PERCENT: (i64, i64) = (45, 128);
 
 /// Parties on any other flight.
-const PARTIES: [(u32, u32); 4] = [(57, 0), (30, 1), (10, 2), (3, 3)];
+const PARTIES: [(u32, u32); 4] = [(42, 0), (40, 1), (14, 2), (4, 3)];
 
 /// Parties whose flight never comes.
 const PENDING_PARTIES: u16 = 24;
@@ -149,7 +149,7 @@ impl Sample {
     fn passengers_wanted(&mut self, index: usize) -> i64 {
         let market = &self.markets.list[self.market_of[index] as usize];
         let leg = &self.markets.legs[index];
-        if FOCUS_LEGS.contains(&market.legs.len()) && leg.day % 2 == 0 {
+        if FOCUS_LEGS.contains(&market.legs.len()) && leg.day % 3 == 0 {
             let seats = if leg.seats == 0 {
                 120
             } else {

@@ -11,6 +11,7 @@ use super::flights::Flight;
 use super::markets::{MARKETS_MAX, Markets};
 
 /// What decides a generated world, to the byte.
+#[derive(Clone, Debug)]
 pub struct Arguments {
     /// How many events: lines of output.
     pub events: u64,

@@ -1,0 +1,43 @@
+//! `paxflow schema`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::event::{SchemaKind, asyncapi, json_schema};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Which document; both JSON Schemas if none is named
+    #[arg(value_enum)]
+    document: Option<Document>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Document {
+    /// JSON Schema of booking events
+    Booking,
+    /// JSON Schema of flight events
+    Flight,
+    /// AsyncAPI 3 document of the whole contract
+    Asyncapi,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let document = match arguments.document {
+        Some(Document::Booking) => json_schema(SchemaKind::Booking),
+        Some(Document::Flight) => json_schema(SchemaKind::Flight),
+        Some(Document::Asyncapi) => asyncapi(),
+        None => both(),
+    };
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&document).context("cannot write the schema")?
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn both() -> Value {
+    json!({ "booking": json_schema(SchemaKind::Booking), "flight": json_schema(SchemaKind::Flight) })
+}
