@@ -127,8 +127,7 @@ pub async fn verify(connection: &mut PgConnection) -> sqlx::Result<Report> {
     let mut snapshot = connection
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
-    // These are the heavy queries that custom plans, sorts in memory and parallel workers are made for.
-    sqlx::raw_sql("SET LOCAL plan_cache_mode = auto; SET LOCAL work_mem = '64MB'")
+    sqlx::raw_sql("SET LOCAL work_mem = '64MB'")
         .execute(&mut *snapshot)
         .await?;
     let snapshot_at = sqlx::query_scalar("SELECT now()")
@@ -222,7 +221,7 @@ pub async fn compare(
 /// What the database says.
 pub async fn repair(connection: &mut PgConnection) -> sqlx::Result<i64> {
     let mut transaction = connection.begin().await?;
-    sqlx::raw_sql("SET LOCAL plan_cache_mode = auto; LOCK TABLE flights, flight_demand IN SHARE ROW EXCLUSIVE MODE")
+    sqlx::raw_sql("LOCK TABLE flights, flight_demand IN SHARE ROW EXCLUSIVE MODE")
         .execute(&mut *transaction)
         .await?;
     let flights = sqlx::query(include_str!("repair_flights.sql"))

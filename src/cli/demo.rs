@@ -98,7 +98,7 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
     let published = publish(config, &topology).await?;
 
     println!("Running the worker on them ...");
-    let pool = db::pool::open(options, config.pool);
+    let pool = db::pool::open(options.clone(), config.pool);
     let identity = apply::Worker {
         id: format!("demo-{}", Utc::now().timestamp_millis()),
         started_at: Utc::now(),
@@ -127,13 +127,12 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
         published as f64 / seconds
     );
 
-    let mut connection = pool.acquire().await?;
+    let mut connection = db::connect(&options).await?;
     println!("\nTop markets:\n{}", top_markets(&mut connection).await?);
     println!("\n{verdicts}");
     println!("\nQuarantined:\n{}", quarantined(&mut connection).await?);
     let report = audit::verify(&mut connection).await?;
     audit::record(&mut connection, &report, 0).await?;
-    drop(connection);
     println!("\nverify: {}", summary(&report));
     if arguments.keep {
         keep(config)?;

@@ -69,10 +69,6 @@ pub fn options(url: &Secret, purpose: &str) -> Result<PgConnectOptions> {
             ("client_min_messages", "error"),
             ("idle_in_transaction_session_timeout", "15s"),
             ("tcp_keepalives_idle", "10"),
-            // Arrays hide their length from the planner: a custom plan would scan small tables and be
-            // made anew for each batch.
-            ("plan_cache_mode", "force_generic_plan"),
-            ("jit", "off"),
         ]))
 }
 

@@ -10,7 +10,15 @@ use crate::config::PoolConfig;
 /// How long a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes the pool; connections are opened when they are needed.
+/// Batches look rows up by key, many at once. The planner does not see how many, and a plan made while
+/// a table was empty would go on scanning it when it has grown.
+const KEY_LOOKUPS: [(&str, &str); 3] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("jit", "off"),
+];
+
+/// Makes the pool that batches are committed on; connections are opened when they are needed.
 ///
 /// At most `size + max_overflow` connections are open. One that is returned while more than `size`
 /// are open is closed, so the overflow lasts only as long as the load.
@@ -34,7 +42,7 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
                 Ok(keep && sqlx::raw_sql("ROLLBACK").execute(connection).await.is_ok())
             })
         })
-        .connect_lazy_with(options);
+        .connect_lazy_with(options.options(KEY_LOOKUPS));
     opened.get_or_init(|| pool.clone());
     pool
 }

@@ -121,7 +121,7 @@ fn check_price(price: &Value) -> Checked<()> {
         Some("KWD") => 3,
         _ => return Err("currency"),
     };
-    let amount = |name: &str| {
+    let amount = |name: &str| -> Checked<Decimal> {
         let text = price[name].as_str().ok_or("amount")?;
         rule(
             text.bytes()
