@@ -96,10 +96,6 @@ pub struct Event<'a> {
 }
 
 /// What an event is about.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all events are bookings: a box would cost each of them an allocation"
-)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<'a> {
     /// A booking.

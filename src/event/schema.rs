@@ -81,15 +81,50 @@ fn envelope(kinds: &[Kind], data: Value) -> (Map<String, Value>, Vec<&'static st
     let text = Option::<Text>::schema;
     let uri = Option::<UriReference>::schema;
     let attributes = [
-        ("specversion", true, Specversion::schema(), "Version of CloudEvents."),
-        ("id", true, EventId::schema(), "Unique among the events of its source; also the message_id."),
-        ("source", true, UriReference::schema(), "URI reference of the producer."),
-        ("type", true, kinds, "Type of the event; also the routing key."),
+        (
+            "specversion",
+            true,
+            Specversion::schema(),
+            "Version of CloudEvents.",
+        ),
+        (
+            "id",
+            true,
+            EventId::schema(),
+            "Unique among the events of its source; also the message_id.",
+        ),
+        (
+            "source",
+            true,
+            UriReference::schema(),
+            "URI reference of the producer.",
+        ),
+        (
+            "type",
+            true,
+            kinds,
+            "Type of the event; also the routing key.",
+        ),
         ("subject", false, text(), "What the event is about."),
-        ("time", true, DateTime::<Utc>::schema(), "When it happened; never decides order."),
-        ("datacontenttype", false, Option::<DataContentType>::schema(), "Media type of data."),
+        (
+            "time",
+            true,
+            DateTime::<Utc>::schema(),
+            "When it happened; never decides order.",
+        ),
+        (
+            "datacontenttype",
+            false,
+            Option::<DataContentType>::schema(),
+            "Media type of data.",
+        ),
         ("dataschema", false, uri(), "URI of the schema of data."),
-        ("partitionkey", false, text(), "Key for partitioned transports."),
+        (
+            "partitionkey",
+            false,
+            text(),
+            "Key for partitioned transports.",
+        ),
         ("data", true, data, "The state or tombstone."),
     ];
     let mut properties = Map::new();

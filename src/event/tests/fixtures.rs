@@ -62,7 +62,10 @@ fn every_rejected_file_gives_its_reason_and_path() {
 fn every_reason_has_a_rejected_file() {
     // These two only arise where the event meets the database.
     let later = [Reason::VersionConflict, Reason::RefusedByDatabase];
-    let seen: BTreeSet<_> = rejected().into_iter().map(|fixture| fixture.reason).collect();
+    let seen: BTreeSet<_> = rejected()
+        .into_iter()
+        .map(|fixture| fixture.reason)
+        .collect();
     let expected: BTreeSet<_> = Reason::ALL
         .iter()
         .filter(|reason| !later.contains(reason))
@@ -96,7 +99,9 @@ fn a_rejection_never_holds_a_value_of_the_message() {
     }
     let text = format!("{{\"{CANARY}\": {{\"{CANARY}\": 1, \"{CANARY}\": \"{CANARY}");
     for end in ["", "\"}}", "\\ud800\"}}", "\"]"] {
-        let rejected = decode_body(format!("{text}{end}").as_bytes()).unwrap_err().to_string();
+        let rejected = decode_body(format!("{text}{end}").as_bytes())
+            .unwrap_err()
+            .to_string();
         assert!(!rejected.contains(CANARY), "{rejected}");
     }
 }
@@ -105,7 +110,10 @@ fn a_rejection_never_holds_a_value_of_the_message() {
 fn a_required_field_cannot_be_dropped_nulled_or_replaced() {
     let required = [
         ("booking_is_made", "specversion id source type time data"),
-        ("flight_is_scheduled", "specversion id source type time data"),
+        (
+            "flight_is_scheduled",
+            "specversion id source type time data",
+        ),
         (
             "booking_is_made",
             "data.booking_id data.version data.reference data.flight_id data.booked_at data.cabin \
@@ -119,15 +127,25 @@ fn a_required_field_cannot_be_dropped_nulled_or_replaced() {
              data.destination data.scheduled_departure data.scheduled_arrival data.status \
              data.capacity.total",
         ),
-        ("booking_is_deleted", "data.booking_id data.version data.deleted_at"),
-        ("flight_is_deleted", "data.flight_id data.version data.deleted_at"),
+        (
+            "booking_is_deleted",
+            "data.booking_id data.version data.deleted_at",
+        ),
+        (
+            "flight_is_deleted",
+            "data.flight_id data.version data.deleted_at",
+        ),
     ];
     for (name, paths) in required {
         let valid = event(name);
         for path in paths.split_whitespace() {
             let expect = |changed: &Value, reason| {
                 let rejected = rejection(changed);
-                assert_eq!((rejected.reason, rejected.path), (reason, format!("$.{path}")), "{name}");
+                assert_eq!(
+                    (rejected.reason, rejected.path),
+                    (reason, format!("$.{path}")),
+                    "{name}"
+                );
             };
             expect(&without(&valid, path), Reason::MissingField);
             expect(&with(&valid, path, Value::Null), Reason::NullField);
@@ -140,7 +158,10 @@ fn a_required_field_cannot_be_dropped_nulled_or_replaced() {
 #[test]
 fn an_optional_field_can_be_dropped_or_nulled_but_not_replaced() {
     let optional = [
-        ("booking_is_made", "subject datacontenttype dataschema partitionkey"),
+        (
+            "booking_is_made",
+            "subject datacontenttype dataschema partitionkey",
+        ),
         (
             "booking_is_made",
             "data.ticket_number data.coupon data.journey data.passenger data.passenger.email \
@@ -177,10 +198,16 @@ fn an_optional_field_can_be_dropped_or_nulled_but_not_replaced() {
 #[test]
 fn the_largest_body_passes_and_one_byte_more_does_not() {
     let mut body = event("booking_is_made").to_string();
-    body.extend(std::iter::repeat_n(' ', crate::event::BODY_BYTES_MAX - body.len()));
+    body.extend(std::iter::repeat_n(
+        ' ',
+        crate::event::BODY_BYTES_MAX - body.len(),
+    ));
     decode_body(body.as_bytes()).unwrap();
     body.push(' ');
-    assert_eq!(decode_body(body.as_bytes()).unwrap_err().reason, Reason::BodyTooLarge);
+    assert_eq!(
+        decode_body(body.as_bytes()).unwrap_err().reason,
+        Reason::BodyTooLarge
+    );
 }
 
 #[test]
@@ -194,7 +221,11 @@ fn the_deepest_nesting_passes() {
 #[test]
 fn a_message_put_back_through_the_default_exchange_needs_no_routing_key() {
     let body = event("booking_is_made").to_string();
-    let message = Message { exchange: "", routing_key: "paxflow.events", ..Message::of_body(body.as_bytes()) };
+    let message = Message {
+        exchange: "",
+        routing_key: "paxflow.events",
+        ..Message::of_body(body.as_bytes())
+    };
     decode(&message).unwrap();
 }
 
@@ -202,7 +233,9 @@ fn a_message_put_back_through_the_default_exchange_needs_no_routing_key() {
 fn strings_are_borrowed_from_the_body() {
     let body = event("booking_is_made").to_string();
     let event = decode_body(body.as_bytes()).unwrap();
-    let Change::Booking(revision) = &event.change else { panic!("a booking") };
+    let Change::Booking(revision) = &event.change else {
+        panic!("a booking")
+    };
     for text in [&event.id, &event.source, &revision.key] {
         assert!(matches!(text, std::borrow::Cow::Borrowed(_)));
     }
@@ -222,7 +255,10 @@ fn values_arrive_as_they_were_meant() {
     };
     let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
     let (yen, _, _) = price(leak(yen));
-    assert_eq!((yen.total, yen.total.scale()), (Decimal::new(144_430, 0), 0));
+    assert_eq!(
+        (yen.total, yen.total.scale()),
+        (Decimal::new(144_430, 0), 0)
+    );
     let (dinar, _, cabin) = price(leak(dinar));
     assert_eq!(dinar.taxes.to_string(), "20.500");
     assert_eq!(cabin, Cabin::First);
@@ -234,7 +270,11 @@ fn values_arrive_as_they_were_meant() {
 fn without(event: &Value, path: &str) -> Value {
     let mut changed = event.clone();
     let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
-    let parent = if parent.is_empty() { &mut changed } else { at(&mut changed, parent) };
+    let parent = if parent.is_empty() {
+        &mut changed
+    } else {
+        at(&mut changed, parent)
+    };
     parent.as_object_mut().unwrap().remove(name).unwrap();
     changed
 }
@@ -246,11 +286,17 @@ fn rejection_if_any(event: &Value) -> String {
 
 /// Dotted paths of all values that are not objects.
 fn leaves(value: &Value) -> Vec<String> {
-    let Some(object) = value.as_object() else { return vec![] };
+    let Some(object) = value.as_object() else {
+        return vec![];
+    };
     let mut paths = vec![];
     for (name, value) in object {
         match value {
-            Value::Object(_) => paths.extend(leaves(value).into_iter().map(|leaf| format!("{name}.{leaf}"))),
+            Value::Object(_) => paths.extend(
+                leaves(value)
+                    .into_iter()
+                    .map(|leaf| format!("{name}.{leaf}")),
+            ),
             _ => paths.push(name.clone()),
         }
     }

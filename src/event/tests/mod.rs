@@ -63,7 +63,9 @@ impl RejectedFixture {
 }
 
 fn fixture_dir(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(name)
 }
 
 fn events() -> Vec<Fixture> {
@@ -103,14 +105,19 @@ fn rejection(event: &Value) -> Rejected {
 
 /// The value at a dotted path below the event.
 fn at<'v>(event: &'v mut Value, path: &str) -> &'v mut Value {
-    path.split('.').fold(event, |value, name| value.get_mut(name).unwrap())
+    path.split('.')
+        .fold(event, |value, name| value.get_mut(name).unwrap())
 }
 
 /// Sets the value at a dotted path.
 fn with(event: &Value, path: &str, value: impl Into<Value>) -> Value {
     let mut changed = event.clone();
     let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
-    let parent = if parent.is_empty() { &mut changed } else { at(&mut changed, parent) };
+    let parent = if parent.is_empty() {
+        &mut changed
+    } else {
+        at(&mut changed, parent)
+    };
     parent[name] = value.into();
     changed
 }
