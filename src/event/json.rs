@@ -20,7 +20,9 @@ pub(super) const NESTING_MAX: usize = 100;
 /// must not cost quadratic time.
 const PAIRWISE_KEYS_MAX: usize = 32;
 
-/// Keys that `data` has room for at once: a booking with every field.
+/// Keys that there is room for at once: every attribute of the envelope, every field of a booking.
+/// Other objects grow as they come, or a body of many small ones would cost 100 times its size.
+const ENVELOPE_KEYS: usize = 10;
 const DATA_KEYS: usize = 20;
 
 /// 2^63.
@@ -78,7 +80,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Node<'_>, Rejected> {
     let broken_rule = Cell::new(Reason::InvalidJson);
     let seed = Seed {
         depth: 0,
-        keys: 0,
+        keys: ENVELOPE_KEYS,
         broken_rule: &broken_rule,
     };
     let mut deserializer = serde_json::Deserializer::from_str(text);

@@ -50,6 +50,10 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// One delivery as the contract sees it.
+///
+/// A content type is required. The routing key must be the event's type, except on the default
+/// exchange, through which operators put messages back. A `message_id` may be absent, but not
+/// differ from the event's id.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     /// The body, exactly as received.
@@ -96,10 +100,6 @@ pub struct Event<'a> {
 }
 
 /// What an event is about.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all events are bookings: a box would cost each of them an allocation"
-)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<'a> {
     /// A booking.

@@ -13,7 +13,7 @@ use super::json::Node;
 use super::reason::{Reason, Rejected};
 
 /// No currency has more decimals (CLF has four).
-const DECIMALS_MAX: usize = 4;
+const DECIMALS_MAX: u32 = 4;
 /// Digits before the point: amounts are below 10^12.
 const INTEGER_DIGITS_MAX: usize = 12;
 
@@ -183,20 +183,21 @@ fn parse_amount(text: &str) -> Result<Decimal, (Reason, &'static str)> {
     if integer.len() > INTEGER_DIGITS_MAX {
         return Err((Reason::OutOfRange, "must be less than 10^12"));
     }
-    let Some(scale) = [0, 1, 2, 3, 4].get(decimals.len()) else {
+    let scale = u32::try_from(decimals.len()).unwrap_or(u32::MAX);
+    if scale > DECIMALS_MAX {
         return Err((
             Reason::TooManyDecimals,
             "must have no more decimals than its currency",
         ));
-    };
+    }
     let units = integer
         .bytes()
         .chain(decimals.bytes())
         .fold(0, |units: i64, digit| units * 10 + i64::from(digit - b'0'));
-    Ok(Decimal::new(units, *scale))
+    Ok(Decimal::new(units, scale))
 }
 
-fn amount_pattern(decimals: usize) -> String {
+fn amount_pattern(decimals: u32) -> String {
     match decimals {
         0 => r"^(0|[1-9][0-9]{0,11})$".to_owned(),
         _ => format!(r"^(0|[1-9][0-9]{{0,11}})(\.[0-9]{{1,{decimals}}})?$"),
@@ -252,7 +253,7 @@ fn decimals_by_currency() -> Value {
             .push(currency.code);
     }
     let rule = |(decimals, codes)| {
-        let amount = json!({ "pattern": amount_pattern(decimals as usize) });
+        let amount = json!({ "pattern": amount_pattern(decimals) });
         json!({
             "if": { "properties": { "currency": { "enum": codes } }, "required": ["currency"] },
             "then": { "properties": { "base": amount, "taxes": amount, "total": amount } },

@@ -153,7 +153,7 @@ fn asyncapi_references_resolve_and_examples_hold() {
     assert!(document["info"]["title"].is_string() && document["info"]["version"].is_string());
     let mut references = vec![];
     collect_references(&document, &mut references);
-    assert!(references.len() > 20);
+    assert!(!references.is_empty());
     for reference in references {
         let pointer = reference.strip_prefix('#').unwrap();
         assert!(document.pointer(pointer).is_some(), "{reference}");
