@@ -21,7 +21,6 @@ use crate::support::{Database, assert_exact, drift, dump, execute};
 
 const HOT_FLIGHTS: usize = 30;
 const HOT_BOOKINGS: usize = 120;
-const BATCH_EVENTS: usize = 100;
 
 /// Batches of one applier; no two events of all appliers have the same key and version.
 struct HotBatches {
@@ -45,11 +44,11 @@ impl HotBatches {
     }
 
     /// A batch of different keys in random order.
-    fn next(&mut self) -> Vec<Value> {
+    fn next(&mut self, events: usize) -> Vec<Value> {
         let version = (self.number * self.appliers + self.applier + 1) as i64;
         let keys = self.keys();
         self.number += 1;
-        keys.sample(&mut self.rng, BATCH_EVENTS)
+        keys.sample(&mut self.rng, events)
             .map(|key| {
                 if key.starts_with('F') {
                     self.generator.flight(key, version)
@@ -80,6 +79,7 @@ impl HotBatches {
 async fn hot_keys_never_deadlock_and_stay_exact() {
     const APPLIERS: usize = 4;
     const BATCHES: usize = 200;
+    const BATCH_EVENTS: usize = 100;
     let database = Database::new().await;
     // Without it the appliers drift apart and hardly ever want the same rows at the same time.
     let start = Arc::new(Barrier::new(APPLIERS));
@@ -92,7 +92,7 @@ async fn hot_keys_never_deadlock_and_stay_exact() {
             let mut counts = VerdictCounts::default();
             let mut sent = Vec::new();
             for _ in 0..BATCHES {
-                let batch = batches.next();
+                let batch = batches.next(BATCH_EVENTS);
                 start.wait().await;
                 counts = counts + applier.apply(&batch).await;
                 sent.extend(batch);
@@ -208,6 +208,8 @@ async fn a_time_zone_may_change_while_flights_arrive() {
 async fn snapshot_consistent() {
     const APPLIERS: usize = 2;
     const READS: usize = 200;
+    // Small, so that many commits fall between and into the reads.
+    const BATCH_EVENTS: usize = 10;
     let database = Database::new().await;
     let done = AtomicBool::new(false);
     let write = async |number: usize| {
@@ -215,7 +217,7 @@ async fn snapshot_consistent() {
         let mut batches = HotBatches::new(number, APPLIERS);
         let mut counts = VerdictCounts::default();
         while !done.load(Ordering::Relaxed) {
-            counts = counts + applier.apply(&batches.next()).await;
+            counts = counts + applier.apply(&batches.next(BATCH_EVENTS)).await;
         }
         counts
     };
