@@ -129,10 +129,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Adds a description, from doc comments, to a schema.
+/// Adds a description, from doc comments, to a schema that has none of its own.
 pub(super) fn described(mut schema: Value, doc: &str) -> Value {
     if let Some(schema) = schema.as_object_mut() {
-        schema.insert("description".to_owned(), doc.trim().into());
+        schema
+            .entry("description")
+            .or_insert_with(|| doc.trim().into());
     }
     schema
 }

@@ -23,6 +23,9 @@ const PAIRWISE_KEYS_MAX: usize = 32;
 /// Keys that `data` has room for at once: a booking with every field.
 const DATA_KEYS: usize = 20;
 
+/// 2^63.
+const BEYOND_64_BITS: f64 = 9_223_372_036_854_775_808.0;
+
 /// A JSON value.
 pub(super) enum Node<'a> {
     Null,
@@ -157,7 +160,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(i64::try_from(number).map_or(Node::HugeInteger, Node::Integer))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Node<'de>, E> {
+    fn visit_f64<E>(self, number: f64) -> Result<Node<'de>, E> {
+        // serde_json gives integers beyond 64 bits as floats, which have no fraction up there.
+        if number.abs() >= BEYOND_64_BITS {
+            return Ok(Node::HugeInteger);
+        }
         Ok(Node::Fraction)
     }
 

@@ -13,6 +13,9 @@ mod json;
 mod money;
 mod numbers;
 mod reason;
+mod schema;
+#[cfg(test)]
+mod tests;
 mod text;
 mod time;
 
@@ -28,6 +31,7 @@ pub use flight::{Aircraft, Capacity, Flight, FlightDeleted, SeatsByCabin};
 pub use money::{Country, Currency, Price};
 pub use numbers::{Coupon, Seats, Version};
 pub use reason::{Reason, Rejected};
+pub use schema::{SchemaKind, asyncapi, json_schema};
 pub use text::{
     Airline, Airport, EventId, FlightNumber, Key, Letter, Personal, Reference, Text, TicketNumber,
     UriReference,
