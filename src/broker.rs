@@ -355,11 +355,11 @@ async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<Consum
 
 fn received(delivery: lapin::message::Delivery) -> Delivery {
     let properties = &delivery.properties;
-    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let text = |value: &Option<ShortString>| value.as_ref().map(|value| storable(value.as_str()));
     Delivery {
         tag: delivery.delivery_tag,
         exchange: delivery.exchange.to_string(),
-        routing_key: delivery.routing_key.to_string(),
+        routing_key: storable(delivery.routing_key.as_str()),
         content_type: text(properties.content_type()),
         content_encoding: text(properties.content_encoding()),
         message_id: text(properties.message_id()),
@@ -402,7 +402,7 @@ fn value_as_json(value: &AMQPValue) -> serde_json::Value {
     }
 }
 
-/// PostgreSQL's jsonb has no NUL.
+/// PostgreSQL's text has no NUL.
 fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }

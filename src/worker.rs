@@ -99,7 +99,12 @@ async fn sessions(worker: &Worker, stop: &mut Stop) -> Result<()> {
             return Ok(());
         }
         let prefetch = FIRST_PREFETCH.min(worker.prefetch);
-        let lost = match Subscription::open(&worker.amqp_url, &worker.topology, prefetch).await {
+        let opened = tokio::select! {
+            opened = Subscription::open(&worker.amqp_url, &worker.topology, prefetch) => opened,
+            // Nothing is in hand yet, so nothing is lost with a connection half made.
+            () = stop.requested() => return Ok(()),
+        };
+        let lost = match opened {
             Ok(subscription) => {
                 info!(queue = worker.topology.queue, "consuming");
                 counter!(telemetry::BROKER_SESSIONS).increment(1);
@@ -395,7 +400,7 @@ async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<
             return Err(error).context("the database refuses the batch");
         }
         counter!(telemetry::RETRIES).increment(1);
-        worker.health.database(Err(error.to_string()));
+        worker.health.held(error.to_string());
         let wait = backoff.next_wait();
         warn!(events, reason = %error, retry_in_ms = wait.as_millis() as u64, "holding a batch for the database");
         if started.elapsed() > HOLD_MAX || stop.requested_within(wait).await {

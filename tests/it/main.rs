@@ -1,0 +1,12 @@
+//! Tests against real servers, one binary so that they share them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod events;
+mod process;
+mod support;
+mod worker;
