@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
-use sqlx::postgres::PgPool;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgPool, Postgres};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
@@ -30,8 +31,14 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// A batch that cannot be committed for so long goes back to the broker, far before the broker's
 /// consumer time-out of 30 min would take the whole channel.
 const HOLD_MAX: Duration = Duration::from_secs(300);
-/// How long a stop may take before what is in hand is handed back.
-const STOP_MAX: Duration = Duration::from_secs(8);
+/// How long a stop may take before what is in hand is handed back: with the goodbyes to a broker that
+/// does not answer it ends within 10 s.
+const STOP_MAX: Duration = Duration::from_secs(7);
+/// A database that says nothing for so long within one try of a batch is gone: a lost network path
+/// sends no reset. Far more than a batch takes, also one that waits for a repair.
+const TRY_MAX: Duration = Duration::from_secs(60);
+/// The same for the question whether it answers.
+const PING_MAX: Duration = Duration::from_secs(5);
 /// How often an idle worker looks whether the database answers.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
@@ -157,7 +164,19 @@ async fn database_answers(worker: &Worker, stop: &mut Stop) -> Result<bool> {
 }
 
 async fn look(pool: &PgPool) -> sqlx::Result<()> {
-    sqlx::query("SELECT 1").execute(pool).await.map(|_| ())
+    let mut connection = pool.acquire().await?;
+    let asked = tokio::time::timeout(PING_MAX, sqlx::query("SELECT 1").execute(&mut *connection));
+    match asked.await {
+        Ok(answer) => answer.map(|_| ()),
+        Err(_) => Err(abandon(connection, PING_MAX)),
+    }
+}
+
+/// Gives up on a connection in the midst of a statement: closed, since nobody knows its state.
+fn abandon(connection: PoolConnection<Postgres>, waited: Duration) -> sqlx::Error {
+    drop(connection.detach());
+    let reason = format!("no answer within {} s", waited.as_secs());
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason))
 }
 
 /// Keeps the readiness honest while there is nothing to commit.
@@ -413,7 +432,11 @@ async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<
 
 async fn apply_once(worker: &Worker, batch: &[Delivery]) -> sqlx::Result<VerdictCounts> {
     let mut connection = worker.pool.acquire().await?;
-    let counts = apply::apply(&mut connection, &worker.identity, batch).await?;
+    let applied = apply::apply(&mut connection, &worker.identity, batch);
+    let Ok(applied) = tokio::time::timeout(TRY_MAX, applied).await else {
+        return Err(abandon(connection, TRY_MAX));
+    };
+    let counts = applied?;
     worker.health.database(Ok(()));
     Ok(counts)
 }

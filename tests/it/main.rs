@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod contract;
 mod events;
 mod process;
 mod support;

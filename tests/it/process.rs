@@ -214,7 +214,10 @@ impl Place {
         let stored = "SELECT count(*) FROM flights WHERE flight_id = 'LAST'";
         self.publish(&[serde_json::to_vec(&last).unwrap()]).await;
         until("the last event is committed", async || {
-            let count: i64 = sqlx::query_scalar(stored).fetch_one(&mut connection).await.unwrap();
+            let count: i64 = sqlx::query_scalar(stored)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
             (count > 0).then_some(())
         })
         .await;
