@@ -6,8 +6,10 @@
     reason = "tests"
 )]
 
+mod boot;
 mod contract;
 mod events;
+mod pool;
 mod process;
 mod support;
 mod worker;
