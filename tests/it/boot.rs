@@ -90,7 +90,6 @@ async fn an_edited_revision_is_refused_by_name() {
     let database = Database::new().await;
     let place = place(&database);
     let mut connection = place.connect().await;
-    // The program compares the revisions when it has one to add.
     let edited = "UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2";
     sqlx::query(edited).execute(&mut connection).await.unwrap();
     let (_, said) = fails(&place).await;

@@ -7,6 +7,7 @@
 )]
 
 mod boot;
+mod commands;
 mod contract;
 mod events;
 mod pool;
