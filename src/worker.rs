@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgPool, Postgres};
+use sqlx::postgres::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
@@ -20,7 +19,7 @@ use crate::backoff::Backoff;
 use crate::batch::{Delivery, VerdictCounts};
 use crate::broker::{BrokerError, Subscription, Topology};
 use crate::config::Secret;
-use crate::db::{Fault, fault_of};
+use crate::db::{self, Fault, fault_of};
 use crate::health::Health;
 use crate::telemetry;
 
@@ -37,8 +36,6 @@ const STOP_MAX: Duration = Duration::from_secs(7);
 /// A database that says nothing for so long within one try of a batch is gone: a lost network path
 /// sends no reset. Far more than a batch takes, also one that waits for a repair.
 const TRY_MAX: Duration = Duration::from_secs(60);
-/// The same for the question whether it answers.
-const PING_MAX: Duration = Duration::from_secs(5);
 /// How often an idle worker looks whether the database answers.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
@@ -148,7 +145,7 @@ async fn sessions(worker: &Worker, stop: &mut Stop) -> Result<()> {
 /// Waits until the database answers, before any delivery is taken; `false` if told to stop.
 async fn database_answers(worker: &Worker, stop: &mut Stop) -> Result<bool> {
     let mut backoff = Backoff::default();
-    while let Err(error) = look(&worker.pool).await {
+    while let Err(error) = db::pool::answers(&worker.pool).await {
         if fault_of(&error) != Fault::Transient {
             return Err(error).context("the database refuses to work with us");
         }
@@ -163,27 +160,13 @@ async fn database_answers(worker: &Worker, stop: &mut Stop) -> Result<bool> {
     Ok(true)
 }
 
-async fn look(pool: &PgPool) -> sqlx::Result<()> {
-    let mut connection = pool.acquire().await?;
-    let asked = tokio::time::timeout(PING_MAX, sqlx::query("SELECT 1").execute(&mut *connection));
-    match asked.await {
-        Ok(answer) => answer.map(|_| ()),
-        Err(_) => Err(abandon(connection, PING_MAX)),
-    }
-}
-
-/// Gives up on a connection in the midst of a statement: closed, since nobody knows its state.
-fn abandon(connection: PoolConnection<Postgres>, waited: Duration) -> sqlx::Error {
-    drop(connection.detach());
-    let reason = format!("no answer within {} s", waited.as_secs());
-    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason))
-}
-
 /// Keeps the readiness honest while there is nothing to commit.
 async fn ping(worker: Worker) {
     loop {
         tokio::time::sleep(PING_EVERY).await;
-        let answer = look(&worker.pool).await.map_err(|error| error.to_string());
+        let answer = db::pool::answers(&worker.pool)
+            .await
+            .map_err(|error| error.to_string());
         gauge!(telemetry::POOL_OPEN).set(f64::from(worker.pool.size()));
         worker.health.database(answer);
     }
@@ -434,7 +417,7 @@ async fn apply_once(worker: &Worker, batch: &[Delivery]) -> sqlx::Result<Verdict
     let mut connection = worker.pool.acquire().await?;
     let applied = apply::apply(&mut connection, &worker.identity, batch);
     let Ok(applied) = tokio::time::timeout(TRY_MAX, applied).await else {
-        return Err(abandon(connection, TRY_MAX));
+        return Err(db::pool::abandon(connection, TRY_MAX));
     };
     let counts = applied?;
     worker.health.database(Ok(()));

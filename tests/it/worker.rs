@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::events::{booking, flight};
-use crate::process::{Worker, generated, place, sum_of, until};
+use crate::process::{Place, Proxy, Worker, generated, host_of, place, ran, sum_of, until};
 use crate::support::Database;
 
 const EVENTS: i64 = 5_000;
@@ -63,7 +63,7 @@ async fn no_loss_exact_rollup_and_queues_drained_with_two_workers() {
 }
 
 /// Starts a worker on a full queue and returns once it is in the midst of it.
-async fn under_load(place: &crate::process::Place) -> Worker {
+async fn under_load(place: &Place) -> Worker {
     place.publish(&generated(EVENTS as u64, 12, 0.02)).await;
     let worker = place.boot().await;
     place.committed_at_least(1).await;
@@ -71,7 +71,7 @@ async fn under_load(place: &crate::process::Place) -> Worker {
 }
 
 /// A second worker finishes what the first one left; every event has had its effect.
-async fn assert_another_finishes(place: &crate::process::Place) {
+async fn assert_another_finishes(place: &Place) {
     let worker = place.worker().await;
     place.drained().await;
     worker.stop().await;
@@ -272,6 +272,48 @@ async fn honest_readiness_while_a_database_answers_but_takes_nothing() {
 }
 
 #[tokio::test]
+async fn honest_readiness_while_the_database_is_silent() {
+    let database = Database::new().await;
+    let mut place = place(&database);
+    let direct = host_of(&place.database_url).to_owned();
+    let proxy = Proxy::to(&direct).await;
+    place.database_url = place.database_url.replace(&direct, &proxy.address);
+    let worker = place.worker().await;
+    proxy.freeze(true);
+    let reason = worker.unready().await;
+    assert!(
+        reason.contains("no answer") || reason.contains("timed out"),
+        "{reason}"
+    );
+    proxy.freeze(false);
+    worker.ready().await;
+    place.publish(&[body(&flight(json!({})))]).await;
+    place.committed_at_least(1).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_while_the_broker_is_silent_ends_in_time() {
+    let database = Database::new().await;
+    let mut place = place(&database);
+    let direct = host_of(&place.amqp_url).to_owned();
+    let proxy = Proxy::to(&direct).await;
+    place.amqp_url = place.amqp_url.replace(&direct, &proxy.address);
+    let mut worker = place.worker().await;
+    proxy.freeze(true);
+    worker.signal("TERM");
+    let status = worker.exit_within(STOP_MAX).await;
+    assert_eq!(status.code(), Some(0), "{}", worker.log());
+
+    // One that cannot even connect stops as well.
+    let mut worker = place.boot().await;
+    worker.unready().await;
+    worker.signal("TERM");
+    let status = worker.exit_within(STOP_MAX).await;
+    assert_eq!(status.code(), Some(0), "{}", worker.log());
+}
+
+#[tokio::test]
 async fn every_metric_is_described() {
     let database = Database::new().await;
     let place = place(&database);
@@ -330,7 +372,7 @@ async fn no_secrets_or_personal_data_in_logs() {
     cut.truncate(cut.len() - 2);
     let mut command = place.paxflow(&["run"]);
     command.env("PAXFLOW_LOG", "debug");
-    let worker = crate::process::Worker::start(command).await;
+    let worker = Worker::start(command).await;
     worker.ready().await;
     // A row that the database refuses makes it quote the row.
     sqlx::query("ALTER TABLE bookings ADD CONSTRAINT no_boom CHECK (seat <> 'BOOM')")
@@ -346,8 +388,7 @@ async fn no_secrets_or_personal_data_in_logs() {
 
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bodies.join(&b'\n')).unwrap();
-    let (_, checked, errors) =
-        crate::process::ran(place.paxflow(&["check", file.path().to_str().unwrap()])).await;
+    let (_, checked, errors) = ran(place.paxflow(&["check", file.path().to_str().unwrap()])).await;
     let password = |url: &str| url.split([':', '@']).nth(2).unwrap().to_owned();
     let (database_password, amqp_password) =
         (password(&place.database_url), password(&place.amqp_url));
