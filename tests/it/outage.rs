@@ -59,6 +59,9 @@ async fn liveness_through_outages_of_the_database() {
     worker.stop().await;
     place.assert_drained().await;
     place.assert_exact().await;
+    for seed in [1, 2] {
+        place.assert_holds(&generated(EVENTS, seed, 0.01)).await;
+    }
     let (received, settled) = place.committed().await;
     assert!(
         received == settled && received > 2 * EVENTS as i64,
@@ -90,6 +93,7 @@ async fn liveness_through_outages_of_the_broker() {
     worker.stop().await;
     place.assert_drained().await;
     place.assert_exact().await;
+    place.assert_holds(&generated(2 * EVENTS, 3, 0.01)).await;
     let (received, settled) = place.committed().await;
     assert!(
         received == settled && received > 3 * EVENTS as i64,

@@ -1,5 +1,6 @@
 //! The program itself: its processes, the queue they work on, and the facts that a test waits for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use paxflow::broker::{Publisher, QueueState, Topology, queue_state};
 use paxflow::config::Secret;
-use paxflow::event::{Message, decode};
+use paxflow::event::{Change, Message, decode};
 use paxflow::{audit, db, world};
 use serde_json::json;
 use sqlx::postgres::PgConnection;
@@ -223,6 +224,46 @@ impl Place {
             (count > 0).then_some(())
         })
         .await;
+    }
+
+    /// No loss: the highest version of every key is stored, and every bad event is set aside.
+    pub async fn assert_holds(&self, bodies: &[Vec<u8>]) {
+        let (mut newest, mut bad) = (BTreeMap::<String, i64>::new(), BTreeSet::new());
+        for body in bodies {
+            let Ok(event) = decode(&Message::of_body(body)) else {
+                bad.insert(body);
+                continue;
+            };
+            let (key, version) = match event.change {
+                Change::Booking(booking) => (format!("booking {}", booking.key), booking.version),
+                Change::Flight(flight) => (format!("flight {}", flight.key), flight.version),
+            };
+            let highest = newest.entry(key).or_default();
+            *highest = version.max(*highest);
+        }
+        let stored = "SELECT 'booking ' || booking_id, version FROM bookings
+                      UNION ALL SELECT 'flight ' || flight_id, version FROM flights";
+        let mut connection = self.connect().await;
+        let stored: Vec<(String, i64)> = sqlx::query_as(stored)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        let stored: BTreeMap<_, _> = stored.into_iter().collect();
+        for (key, version) in &newest {
+            assert_eq!(stored.get(key), Some(version), "{key}");
+        }
+        let set_aside = "SELECT body FROM quarantined_events";
+        let set_aside: Vec<Vec<u8>> = sqlx::query_scalar(set_aside)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        for body in bad {
+            assert!(
+                set_aside.contains(body),
+                "{}",
+                String::from_utf8_lossy(body)
+            );
+        }
     }
 
     /// MarketData and what is stored for it equal their recompute.
