@@ -21,6 +21,8 @@ use crate::config::Secret;
 
 /// A peer that accepts a connection and says nothing would hold us for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A broker that does not answer a goodbye must not hold up a stop.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A dead peer is noticed after two of them, in seconds.
 const HEARTBEAT_SECS: u16 = 10;
 /// How often a message may be delivered before it is dead-lettered. Below RabbitMQ 4.3 every lost
@@ -309,10 +311,13 @@ impl Subscription {
     /// If the connection is lost.
     pub async fn cancel(&self) -> Result<(), BrokerError> {
         let tag = self.wider.as_ref().unwrap_or(&self.consumer).tag();
-        Ok(self
+        let cancelled = self
             .channel
-            .basic_cancel(tag, BasicCancelOptions::default())
-            .await?)
+            .basic_cancel(tag, BasicCancelOptions::default());
+        match tokio::time::timeout(GOODBYE_TIMEOUT, cancelled).await {
+            Ok(cancelled) => Ok(cancelled?),
+            Err(_) => Err(BrokerError::Lost("no answer".to_owned())),
+        }
     }
 
     /// Acknowledges every delivery up to a tag.
@@ -332,9 +337,13 @@ impl Subscription {
             multiple: true,
             requeue: true,
         };
-        // Tag 0 means all of them. Where this fails the connection is gone, and they are back anyway.
-        self.channel.basic_nack(0, all).await.ok();
-        self.connection.close(200, "done".into()).await.ok();
+        // Tag 0 means all of them. Where this fails the connection is gone, or goes with this process,
+        // and they are back anyway.
+        let goodbye = async {
+            self.channel.basic_nack(0, all).await?;
+            self.connection.close(200, "done".into()).await
+        };
+        tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.ok();
     }
 }
 
@@ -355,11 +364,11 @@ async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<Consum
 
 fn received(delivery: lapin::message::Delivery) -> Delivery {
     let properties = &delivery.properties;
-    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let text = |value: &Option<ShortString>| value.as_ref().map(|value| storable(value.as_str()));
     Delivery {
         tag: delivery.delivery_tag,
         exchange: delivery.exchange.to_string(),
-        routing_key: delivery.routing_key.to_string(),
+        routing_key: storable(delivery.routing_key.as_str()),
         content_type: text(properties.content_type()),
         content_encoding: text(properties.content_encoding()),
         message_id: text(properties.message_id()),
@@ -402,7 +411,7 @@ fn value_as_json(value: &AMQPValue) -> serde_json::Value {
     }
 }
 
-/// PostgreSQL's jsonb has no NUL.
+/// PostgreSQL's text has no NUL.
 fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }

@@ -194,7 +194,10 @@ impl Config {
                     ".env cannot be read: write one NAME=value a line, values with spaces in quotes"
                 )
             }
-            _ => Self::from_lookup(|name| std::env::var(name).ok()),
+            // What is not text is no value of any setting, and is said to be wrong.
+            _ => Self::from_lookup(|name| {
+                std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+            }),
         }
     }
 

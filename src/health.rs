@@ -19,6 +19,8 @@ struct State {
     broker: Result<(), String>,
     database: Result<(), String>,
     committing_since: Option<Instant>,
+    /// Why the batch in the works is held.
+    held: Option<String>,
 }
 
 impl Default for Health {
@@ -28,6 +30,7 @@ impl Default for Health {
             broker: booting(),
             database: booting(),
             committing_since: None,
+            held: None,
         }))
     }
 }
@@ -47,7 +50,16 @@ impl Health {
 
     /// Tells that a batch is taken up, or that none is.
     pub fn committing(&self, since: Option<Instant>) {
-        self.0.send_modify(|health| health.committing_since = since);
+        self.0.send_modify(|health| {
+            health.committing_since = since;
+            health.held = None;
+        });
+    }
+
+    /// Tells why the batch in the works could not be committed yet: a database that answers may still
+    /// refuse to write.
+    pub fn held(&self, reason: String) {
+        self.0.send_modify(|health| health.held = Some(reason));
     }
 
     /// Whether the worker makes progress, or is idle with both connections up.
@@ -61,6 +73,9 @@ impl Health {
         }
         if let Err(reason) = &state.broker {
             return Err(format!("broker: {reason}"));
+        }
+        if let Some(reason) = &state.held {
+            return Err(format!("database: a batch is held: {reason}"));
         }
         match state.committing_since {
             Some(since) if now.duration_since(since) > STALLED_AFTER => Err(format!(
@@ -87,6 +102,10 @@ mod tests {
         );
         health.broker(Ok(()));
         assert_eq!(health.readiness(now), Ok(()));
+        health.committing(Some(now));
+        health.held("read-only".to_owned());
+        health.database(Ok(()));
+        assert!(health.readiness(now).is_err());
         health.committing(Some(now));
         assert_eq!(health.readiness(now + STALLED_AFTER), Ok(()));
         assert!(

@@ -19,7 +19,7 @@ use crate::backoff::Backoff;
 use crate::batch::{Delivery, VerdictCounts};
 use crate::broker::{BrokerError, Subscription, Topology};
 use crate::config::Secret;
-use crate::db::{Fault, fault_of};
+use crate::db::{self, Fault, fault_of};
 use crate::health::Health;
 use crate::telemetry;
 
@@ -30,8 +30,12 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// A batch that cannot be committed for so long goes back to the broker, far before the broker's
 /// consumer time-out of 30 min would take the whole channel.
 const HOLD_MAX: Duration = Duration::from_secs(300);
-/// How long a stop may take before what is in hand is handed back.
-const STOP_MAX: Duration = Duration::from_secs(8);
+/// How long a stop may take before what is in hand is handed back: with the goodbyes to a broker that
+/// does not answer it ends within 10 s.
+const STOP_MAX: Duration = Duration::from_secs(7);
+/// A database that says nothing for so long within one try of a batch is gone: a lost network path
+/// sends no reset. Far more than a batch takes, also one that waits for a repair.
+const TRY_MAX: Duration = Duration::from_secs(60);
 /// How often an idle worker looks whether the database answers.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
@@ -99,7 +103,12 @@ async fn sessions(worker: &Worker, stop: &mut Stop) -> Result<()> {
             return Ok(());
         }
         let prefetch = FIRST_PREFETCH.min(worker.prefetch);
-        let lost = match Subscription::open(&worker.amqp_url, &worker.topology, prefetch).await {
+        let opened = tokio::select! {
+            opened = Subscription::open(&worker.amqp_url, &worker.topology, prefetch) => opened,
+            // Nothing is in hand yet, so nothing is lost with a connection half made.
+            () = stop.requested() => return Ok(()),
+        };
+        let lost = match opened {
             Ok(subscription) => {
                 info!(queue = worker.topology.queue, "consuming");
                 counter!(telemetry::BROKER_SESSIONS).increment(1);
@@ -136,7 +145,7 @@ async fn sessions(worker: &Worker, stop: &mut Stop) -> Result<()> {
 /// Waits until the database answers, before any delivery is taken; `false` if told to stop.
 async fn database_answers(worker: &Worker, stop: &mut Stop) -> Result<bool> {
     let mut backoff = Backoff::default();
-    while let Err(error) = look(&worker.pool).await {
+    while let Err(error) = db::pool::answers(&worker.pool).await {
         if fault_of(&error) != Fault::Transient {
             return Err(error).context("the database refuses to work with us");
         }
@@ -151,15 +160,13 @@ async fn database_answers(worker: &Worker, stop: &mut Stop) -> Result<bool> {
     Ok(true)
 }
 
-async fn look(pool: &PgPool) -> sqlx::Result<()> {
-    sqlx::query("SELECT 1").execute(pool).await.map(|_| ())
-}
-
 /// Keeps the readiness honest while there is nothing to commit.
 async fn ping(worker: Worker) {
     loop {
         tokio::time::sleep(PING_EVERY).await;
-        let answer = look(&worker.pool).await.map_err(|error| error.to_string());
+        let answer = db::pool::answers(&worker.pool)
+            .await
+            .map_err(|error| error.to_string());
         gauge!(telemetry::POOL_OPEN).set(f64::from(worker.pool.size()));
         worker.health.database(answer);
     }
@@ -395,7 +402,7 @@ async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<
             return Err(error).context("the database refuses the batch");
         }
         counter!(telemetry::RETRIES).increment(1);
-        worker.health.database(Err(error.to_string()));
+        worker.health.held(error.to_string());
         let wait = backoff.next_wait();
         warn!(events, reason = %error, retry_in_ms = wait.as_millis() as u64, "holding a batch for the database");
         if started.elapsed() > HOLD_MAX || stop.requested_within(wait).await {
@@ -408,7 +415,11 @@ async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<
 
 async fn apply_once(worker: &Worker, batch: &[Delivery]) -> sqlx::Result<VerdictCounts> {
     let mut connection = worker.pool.acquire().await?;
-    let counts = apply::apply(&mut connection, &worker.identity, batch).await?;
+    let applied = apply::apply(&mut connection, &worker.identity, batch);
+    let Ok(applied) = tokio::time::timeout(TRY_MAX, applied).await else {
+        return Err(db::pool::abandon(connection, TRY_MAX));
+    };
+    let counts = applied?;
     worker.health.database(Ok(()));
     Ok(counts)
 }

@@ -25,6 +25,9 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
     let health = Health::default();
     let stop = stop_on_signals()?;
     let listener = http::bind(config.http_addr).await?;
+    let serving = listener
+        .local_addr()
+        .context("cannot tell where it serves")?;
     tokio::spawn(http::serve(listener, health.clone(), metrics));
 
     let options = db::options(config.database_url()?, "worker")?;
@@ -32,7 +35,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
     info!(
         database = db::address(&options),
         broker = broker::address(&amqp_url),
-        http = %config.http_addr,
+        http = %serving,
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );

@@ -23,17 +23,28 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     let mut report = audit::verify(&mut connection)
         .await
         .context("cannot verify")?;
-    let mut repaired = 0;
+    let (mut repaired, mut mended) = (0, Vec::new());
     if arguments.repair && !report.is_exact() {
-        show(&report, arguments.json, repaired)?;
+        if !arguments.json {
+            show(&report, repaired);
+        }
         repaired = audit::repair(&mut connection)
             .await
             .context("cannot repair")?;
+        mended = report.differences;
         report = audit::verify(&mut connection)
             .await
             .context("cannot verify the repair")?;
     }
-    show(&report, arguments.json, repaired)?;
+    if arguments.json {
+        let mut value = serde_json::to_value(&report).context("cannot write the report")?;
+        value["exact"] = json!(report.is_exact());
+        value["repaired"] = json!(repaired);
+        value["mended"] = json!(mended);
+        println!("{value}");
+    } else {
+        show(&report, repaired);
+    }
     if let Err(error) = audit::record(&mut connection, &report, repaired).await {
         eprintln!("paxflow: the result could not be recorded: {error}");
     }
@@ -44,14 +55,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     })
 }
 
-fn show(report: &Report, as_json: bool, repaired: i64) -> Result<()> {
-    if as_json {
-        let mut value = serde_json::to_value(report).context("cannot write the report")?;
-        value["exact"] = json!(report.is_exact());
-        value["repaired"] = json!(repaired);
-        println!("{value}");
-        return Ok(());
-    }
+fn show(report: &Report, repaired: i64) {
     if repaired > 0 {
         println!("rebuilt {repaired} stored rows");
     }
@@ -59,7 +63,6 @@ fn show(report: &Report, as_json: bool, repaired: i64) -> Result<()> {
         println!("{difference}");
     }
     println!("{}", summary(report));
-    Ok(())
 }
 
 /// The answer in one line.

@@ -84,6 +84,10 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
             before.latest
         );
     }
+    if before.current > 0 {
+        // The migrator compares only when it has a revision to add.
+        refuse_edited(&mut connection).await?;
+    }
     if before.current < before.latest || !airports_loaded(&mut connection).await? {
         upgrade(&mut connection).await?;
         info!(
@@ -93,6 +97,25 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
         );
     }
     connection.close().await.ok();
+    Ok(())
+}
+
+/// Fails if the file of an applied revision has changed since: nobody knows what this schema is.
+async fn refuse_edited(connection: &mut PgConnection) -> Result<()> {
+    let applied: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(connection)
+            .await
+            .context("cannot read the applied revisions")?;
+    for (version, checksum) in applied {
+        let mut known = MIGRATOR
+            .iter()
+            .filter(|migration| migration.version == version);
+        if known.any(|known| known.migration_type.is_up_migration() && *known.checksum != *checksum)
+        {
+            return Err(explain(MigrateError::VersionMismatch(version)));
+        }
+    }
     Ok(())
 }
 

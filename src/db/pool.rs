@@ -3,12 +3,16 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
 
 use crate::config::PoolConfig;
 
 /// How long a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A database that does not answer the least question for so long is away: a lost network path sends
+/// no reset.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Batches look rows up by key, many at once. The planner does not see how many, and a plan made while
 /// a table was empty would go on scanning it when it has grown.
@@ -45,4 +49,24 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
         .connect_lazy_with(options.options(KEY_LOOKUPS));
     opened.get_or_init(|| pool.clone());
     pool
+}
+
+/// Asks whether the database answers.
+///
+/// # Errors
+/// What it says, or that it says nothing.
+pub async fn answers(pool: &PgPool) -> sqlx::Result<()> {
+    let mut connection = pool.acquire().await?;
+    let question = sqlx::query("SELECT 1").execute(&mut *connection);
+    match tokio::time::timeout(ANSWER_TIMEOUT, question).await {
+        Ok(answer) => answer.map(|_| ()),
+        Err(_) => Err(abandon(connection, ANSWER_TIMEOUT)),
+    }
+}
+
+/// Gives up on a connection in the midst of a statement: closed, since nobody knows its state.
+pub fn abandon(connection: PoolConnection<Postgres>, waited: Duration) -> sqlx::Error {
+    drop(connection.detach());
+    let reason = format!("no answer within {} s", waited.as_secs());
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason))
 }

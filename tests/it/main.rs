@@ -6,10 +6,18 @@
     reason = "tests"
 )]
 
+mod boot;
+mod commands;
+mod contract;
 mod events;
 mod history;
 mod model;
 mod order;
+mod outage;
+mod pool;
+mod process;
 mod races;
 mod relations;
 mod support;
+mod tidy;
+mod worker;

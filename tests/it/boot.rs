@@ -1,0 +1,198 @@
+//! How a worker starts: the schema once, and one clear line where it cannot.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use paxflow::db;
+use sqlx::{AssertSqlSafe, Connection};
+
+use crate::process::{Place, Worker, database_url, place, until};
+use crate::support::{Database, execute, servers};
+
+/// A boot that fails does not try for long.
+const FAILS_WITHIN: Duration = Duration::from_secs(30);
+
+/// A database without a schema, dropped at the end of [`with_empty_database`].
+async fn with_empty_database(name: &str, test: impl AsyncFnOnce(Place)) {
+    let name = format!("paxflow_boot_{name}_{}", std::process::id());
+    let url = servers().database_url.as_str();
+    let mut admin = sqlx::PgConnection::connect(url).await.unwrap();
+    execute(&mut admin, &format!("CREATE DATABASE {name}")).await;
+    test(Place::new(&database_url(&name), &servers().amqp_url)).await;
+    execute(&mut admin, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+}
+
+/// Exit status and the lines that are no log lines.
+async fn fails(place: &Place) -> (ExitStatus, String) {
+    let mut worker = Worker::spawn(place.paxflow(&["run"]));
+    let status = worker.exit_within(FAILS_WITHIN).await;
+    let log = worker.log();
+    let said: Vec<_> = log.lines().filter(|line| !line.starts_with('{')).collect();
+    assert!(!status.success(), "{log}");
+    assert_eq!(said.len(), 1, "one line says why: {log}");
+    assert!(said[0].starts_with("paxflow: "), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    (status, said[0].to_owned())
+}
+
+#[tokio::test]
+async fn migrated_once_by_four_workers_that_start_together() {
+    with_empty_database("together", async |place| {
+        let workers = tokio::join!(
+            place.worker(),
+            place.worker(),
+            place.worker(),
+            place.worker()
+        );
+        let revisions = place
+            .number("SELECT count(*) FROM _sqlx_migrations WHERE success")
+            .await;
+        assert_eq!(
+            revisions,
+            db::migrate::MIGRATOR
+                .iter()
+                .filter(|m| m.migration_type.is_up_migration())
+                .count() as i64
+        );
+        assert_eq!(
+            place
+                .number("SELECT max(version) FROM _sqlx_migrations")
+                .await,
+            db::migrate::latest()
+        );
+        assert!(place.number("SELECT count(*) FROM airports").await > 7_000);
+        let (one, two, three, four) = workers;
+        tokio::join!(one.stop(), two.stop(), three.stop(), four.stop());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let newer =
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (9999, 'of the future', true, '', 0)";
+    sqlx::query(newer)
+        .execute(&mut place.connect().await)
+        .await
+        .unwrap();
+    let (_, said) = fails(&place).await;
+    assert!(
+        said.contains("9999") && said.contains("newer paxflow"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn an_edited_revision_is_refused_by_name() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut connection = place.connect().await;
+    let edited = "UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2";
+    sqlx::query(edited).execute(&mut connection).await.unwrap();
+    let (_, said) = fails(&place).await;
+    assert!(said.contains("revision 2 was edited"), "{said}");
+}
+
+#[tokio::test]
+async fn a_queue_with_other_arguments_is_explained_and_left_alone() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare_classic_queue().await;
+    let (_, said) = fails(&place).await;
+    assert!(
+        said.contains(&place.topology.queue) && said.contains("PAXFLOW_QUEUE"),
+        "{said}"
+    );
+    // Declaring it in the same way again succeeds only if it is what it was.
+    place.declare_classic_queue().await;
+}
+
+#[tokio::test]
+async fn wrong_credentials_and_names_end_the_boot_without_the_password() {
+    let database = Database::new().await;
+    let good = place(&database);
+    let with_password = |url: &str| {
+        let (user, host) = url.split_once('@').unwrap();
+        let (user, _) = user.rsplit_once(':').unwrap();
+        format!("{user}:canary-secret@{host}")
+    };
+    let trusted = sqlx::PgConnection::connect(&with_password(&good.database_url))
+        .await
+        .is_ok();
+    let mut cases = vec![
+        (
+            "no such database",
+            Place {
+                database_url: database_url("paxflow_no_such"),
+                ..good.clone()
+            },
+            "does not exist",
+        ),
+        (
+            "wrong broker password",
+            Place {
+                amqp_url: with_password(&good.amqp_url),
+                ..good.clone()
+            },
+            "broker",
+        ),
+        (
+            "no such vhost",
+            Place {
+                amqp_url: good.amqp_url.replace("%2f", "no-such"),
+                ..good.clone()
+            },
+            "broker",
+        ),
+    ];
+    if !trusted {
+        let place = Place {
+            database_url: with_password(&good.database_url),
+            ..good.clone()
+        };
+        cases.push(("wrong database password", place, "password"));
+    }
+    for (what, place, expected) in cases {
+        let (_, said) = fails(&place).await;
+        assert!(said.contains(expected), "{what}: {said}");
+        assert!(!said.contains("canary-secret"), "{what}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_without_the_right_to_change_the_schema_runs() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let role = format!("paxflow_plain_{}", std::process::id());
+    let mut connection = place.connect().await;
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'plain';
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"
+    );
+    sqlx::raw_sql(AssertSqlSafe(grants))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let (_, host) = place.database_url.split_once('@').unwrap();
+    let plain = Place {
+        database_url: format!("postgres://{role}:plain@{host}"),
+        ..place.clone()
+    };
+    let worker = plain.worker().await;
+    place
+        .publish(&crate::process::generated(100, 3, 0.05))
+        .await;
+    place.committed_at_least(100).await;
+    worker.stop().await;
+    until("its sessions are gone", async || {
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'paxflow_plain%'";
+        (place.number(sessions).await == 0).then_some(())
+    })
+    .await;
+    execute(&mut connection, &format!("DROP OWNED BY {role}")).await;
+    execute(&mut connection, &format!("DROP ROLE {role}")).await;
+}

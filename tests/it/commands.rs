@@ -1,0 +1,448 @@
+//! The commands as their users meet them: what they print, and what they exit with.
+
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use paxflow::config::SETTINGS;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::events::{booking, flight};
+use crate::process::{Place, fed, generated, paxflow, place, ran};
+use crate::support::{Database, execute};
+
+/// Every command, as `paxflow help` lists them.
+const COMMANDS: [&str; 9] = [
+    "demo",
+    "run",
+    "publish",
+    "check",
+    "generate",
+    "verify",
+    "status",
+    "completions",
+    "man",
+];
+
+fn line(event: &Value) -> Vec<u8> {
+    [&serde_json::to_vec(event).unwrap()[..], b"\n"].concat()
+}
+
+/// Three lines; the second breaks a rule.
+fn mixed() -> Vec<u8> {
+    let bad = booking(json!({ "booking_id": "B2", "cabin": "Z" }));
+    [
+        line(&flight(json!({}))),
+        line(&bad),
+        line(&booking(json!({}))),
+    ]
+    .concat()
+}
+
+fn file(contents: &[u8], suffix: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(suffix).tempfile().unwrap();
+    file.write_all(contents).unwrap();
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().unwrap()
+}
+
+/// A failure is one line on stderr that begins with the program's name.
+fn assert_one_line(stderr: &str) {
+    assert!(
+        stderr.starts_with("paxflow: ") && stderr.trim_end().lines().count() == 1,
+        "{stderr}"
+    );
+}
+
+#[tokio::test]
+async fn check_names_file_line_reason_and_path() {
+    let events = file(&mixed(), ".ndjson");
+    let (code, out, _) = ran(paxflow(&["check", path(&events)])).await;
+    assert_eq!(code, 1);
+    assert!(
+        out.contains(&format!(
+            "{}:2: $.data.cabin: unknown_value: ",
+            path(&events)
+        )),
+        "{out}"
+    );
+    assert!(out.ends_with("2 valid, 1 rejected\n"), "{out}");
+
+    let (code, out, _) = ran(paxflow(&["check", "--json", path(&events)])).await;
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["valid"]), (1, &json!(2)));
+    let rejected = &report["rejected"][0];
+    assert_eq!(
+        (&rejected["line"], &rejected["reason"]),
+        (&json!(2), &json!("unknown_value"))
+    );
+    assert_eq!(
+        (&rejected["path"], &rejected["file"]),
+        (&json!("$.data.cabin"), &json!(path(&events)))
+    );
+}
+
+#[tokio::test]
+async fn check_reads_stdin_gzip_and_many_files() {
+    let good = line(&flight(json!({})));
+    let (code, out, _) = fed(paxflow(&["check", "-"]), &good).await;
+    assert_eq!((code, out.as_str()), (0, "1 valid, 0 rejected\n"));
+
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&mixed()).unwrap();
+    let packed = file(&gzip.finish().unwrap(), ".ndjson.gz");
+    let plain = file(&good, ".ndjson");
+    let (code, out, _) = ran(paxflow(&["check", path(&plain), path(&packed)])).await;
+    assert_eq!(code, 1);
+    assert!(out.contains(&format!("{}:2: ", path(&packed))), "{out}");
+    assert!(out.ends_with("3 valid, 1 rejected\n"), "{out}");
+
+    let (code, _, err) = ran(paxflow(&["check", "/no/such/file"])).await;
+    assert_eq!(code, 1);
+    assert_one_line(&err);
+    assert!(err.contains("/no/such/file"), "{err}");
+}
+
+async fn waiting(place: &Place) -> u32 {
+    place.waiting(&place.topology.queue).await.ready
+}
+
+#[tokio::test]
+async fn publish_sends_nothing_of_a_file_with_a_bad_line_unless_told_to_skip_it() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let events = file(&mixed(), ".ndjson");
+    let (code, _, err) = ran(place.paxflow(&["publish", path(&events)])).await;
+    assert_eq!(code, 1);
+    assert!(
+        err.contains(&format!("{}:2: $.data.cabin: unknown_value", path(&events))),
+        "{err}"
+    );
+    assert!(
+        err.contains("nothing was published") && err.contains("--skip-invalid"),
+        "{err}"
+    );
+    assert_eq!(waiting(&place).await, 0);
+
+    let (code, out, _) = ran(place.paxflow(&["publish", "--skip-invalid", path(&events)])).await;
+    assert_eq!(code, 0);
+    assert!(
+        out.starts_with("published 2 events") && out.contains("1 rejected"),
+        "{out}"
+    );
+    assert_eq!(waiting(&place).await, 2);
+
+    let (code, out, _) = fed(
+        place.paxflow(&["publish", "--skip-invalid", "--json", "-"]),
+        &mixed(),
+    )
+    .await;
+    let result: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &result["published"], &result["rejected"]),
+        (0, &json!(2), &json!(1))
+    );
+    assert_eq!(waiting(&place).await, 4);
+}
+
+#[tokio::test]
+async fn publish_keeps_to_its_rate() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let events: Vec<_> = (0..40)
+        .flat_map(|number| line(&flight(json!({ "flight_id": format!("F{number}") }))))
+        .collect();
+    let started = Instant::now();
+    let (code, _, err) = fed(place.paxflow(&["publish", "--rate", "40", "-"]), &events).await;
+    assert_eq!(code, 0, "{err}");
+    // The last of 40 is due 39/40 s after the first.
+    assert!(
+        started.elapsed() > Duration::from_millis(950),
+        "{:?}",
+        started.elapsed()
+    );
+    let (code, _, err) = ran(place.paxflow(&["publish", "--rate", "0", "-"])).await;
+    assert!(code != 0 && err.contains("--rate"), "{err}");
+}
+
+#[tokio::test]
+async fn publish_without_a_broker_says_where_it_looked() {
+    let events = line(&flight(json!({})));
+    let mut command = paxflow(&["publish", "-"]);
+    command.env("AMQP_URL", "amqp://paxflow:canary-secret@127.0.0.1:1/%2f");
+    let (code, _, err) = fed(command, &events).await;
+    assert_eq!(code, 1);
+    assert_one_line(&err);
+    assert!(
+        err.contains("127.0.0.1:1") && err.contains("AMQP_URL") && !err.contains("canary"),
+        "{err}"
+    );
+
+    let (code, _, err) = fed(paxflow(&["publish", "-"]), &events).await;
+    assert_eq!(code, 1);
+    assert_one_line(&err);
+    assert!(err.contains("AMQP_URL is not set"), "{err}");
+}
+
+#[tokio::test]
+async fn generate_gives_the_same_bytes_for_the_same_arguments() {
+    let arguments = [
+        "generate",
+        "--events",
+        "500",
+        "--seed",
+        "5",
+        "--markets",
+        "20",
+        "--bad-ratio",
+        "0.1",
+    ];
+    let (code, first, _) = ran(paxflow(&arguments)).await;
+    assert_eq!((code, first.lines().count()), (0, 500));
+    assert_eq!(ran(paxflow(&arguments)).await.1, first);
+    let (_, other, _) = ran(paxflow(&["generate", "--events", "500", "--seed", "6"])).await;
+    assert_ne!(other, first);
+    for wrong in [["--bad-ratio", "2"], ["--markets", "0"], ["--events", "-1"]] {
+        let (code, _, err) = ran(paxflow(&[
+            "generate", "--events", "1", "--seed", "1", wrong[0], wrong[1],
+        ]))
+        .await;
+        assert!(code != 0 && err.contains(wrong[0]), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn generate_ends_well_when_its_reader_has_had_enough() {
+    let mut child = paxflow(&["generate", "--events", "1000000", "--seed", "5"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut first).await.unwrap();
+    drop(reader);
+    let output = child.wait_with_output().await.unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+}
+
+/// A place whose worker has applied some events.
+async fn filled(database: &Database) -> Place {
+    let place = place(database);
+    place.publish(&generated(500, 9, 0.02)).await;
+    let worker = place.worker().await;
+    place.committed_at_least(500).await;
+    worker.stop().await;
+    place
+}
+
+#[tokio::test]
+async fn verify_names_a_drift_of_one_cent_and_mends_just_that() {
+    let database = Database::new().await;
+    let place = filled(&database).await;
+    let (code, out, err) = ran(place.paxflow(&["verify"])).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("exact: "), "{out}");
+
+    let mut connection = place.connect().await;
+    let planted = "UPDATE flight_demand SET total_revenue = total_revenue + 0.01 WHERE (flight_id, cabin, currency) =
+                   (SELECT flight_id, cabin, currency FROM flight_demand JOIN flights USING (flight_id)
+                    WHERE booking_count > 0 AND flights.deleted_at IS NULL AND flights.status <> 'cancelled'
+                    ORDER BY flight_id LIMIT 1)";
+    let rows = sqlx::query(planted)
+        .execute(&mut connection)
+        .await
+        .unwrap()
+        .rows_affected();
+    assert_eq!(rows, 1);
+    let (code, out, _) = ran(place.paxflow(&["verify"])).await;
+    assert_eq!(code, 1);
+    assert!(
+        out.lines()
+            .any(|line| line.starts_with("market_fares ") && line.contains("total_revenue is ")),
+        "{out}"
+    );
+    assert!(out.contains("DRIFT: "), "{out}");
+
+    let (code, out, _) = ran(place.paxflow(&["verify", "--json"])).await;
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["exact"]), (1, &json!(false)));
+    let differences = report["differences"].as_array().unwrap();
+    assert!(
+        differences
+            .iter()
+            .any(|d| d["relation"] == "market_fares" && d["column"] == "total_revenue"),
+        "{out}"
+    );
+
+    let (code, out, _) = ran(place.paxflow(&["verify", "--repair"])).await;
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("rebuilt 1 stored rows"), "{out}");
+    let (code, out, _) = ran(place.paxflow(&["verify", "--repair", "--json"])).await;
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &report["exact"], &report["repaired"]),
+        (0, &json!(true), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn verify_repair_as_json_is_one_document() {
+    let database = Database::new().await;
+    let place = filled(&database).await;
+    let planted =
+        "UPDATE flight_demand SET total_revenue = total_revenue + 1 WHERE booking_count > 0";
+    execute(&mut place.connect().await, planted).await;
+    let (code, out, _) = ran(place.paxflow(&["verify", "--repair", "--json"])).await;
+    let report: Value = serde_json::from_str(&out).expect("one JSON document");
+    assert_eq!((code, &report["exact"]), (0, &json!(true)));
+    assert!(report["repaired"].as_i64() > Some(0), "{out}");
+    assert!(!report["mended"].as_array().unwrap().is_empty(), "{out}");
+}
+
+#[tokio::test]
+async fn status_is_one_screen_with_and_without_a_queue() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let (code, out, err) = ran(place.paxflow(&["status"])).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("does not exist yet") && out.contains("verify      never"),
+        "{out}"
+    );
+
+    place.publish(&generated(100, 9, 0.1)).await;
+    let worker = place.worker().await;
+    place.committed_at_least(100).await;
+    let (code, out, _) = ran(place.paxflow(&["status"])).await;
+    assert!(code == 0 && out.lines().count() <= 24, "{out}");
+    assert!(
+        out.contains("1 consumers") && out.contains("received    100 in "),
+        "{out}"
+    );
+
+    ran(place.paxflow(&["verify"])).await;
+    let (code, out, _) = ran(place.paxflow(&["status", "--json"])).await;
+    let status: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (
+            code,
+            &status["workers"]["received"],
+            &status["queue"]["consumers"]
+        ),
+        (0, &json!(100), &json!(1))
+    );
+    assert_eq!(status["last_verify"]["drift_count"], 0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_without_its_server_fails_in_one_line() {
+    for command in ["verify", "status"] {
+        let mut away = paxflow(&[command]);
+        away.env(
+            "DATABASE_URL",
+            "postgres://paxflow:canary-secret@127.0.0.1:1/paxflow",
+        );
+        let (code, _, err) = ran(away).await;
+        assert_eq!(code, 1);
+        assert_one_line(&err);
+        assert!(
+            err.contains("127.0.0.1:1") && !err.contains("canary"),
+            "{err}"
+        );
+        let (code, _, err) = ran(paxflow(&[command])).await;
+        assert_eq!(code, 1);
+        assert!(err.contains("DATABASE_URL is not set"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn every_command_has_help_with_an_example() {
+    let (_, help, _) = ran(paxflow(&["help"])).await;
+    for setting in SETTINGS {
+        let (_, long, _) = ran(paxflow(&["--help"])).await;
+        assert!(
+            long.contains(setting.name),
+            "{} is not in --help",
+            setting.name
+        );
+    }
+    let section = help
+        .split("Commands:\n")
+        .nth(1)
+        .and_then(|rest| rest.split("\n\n").next())
+        .unwrap();
+    let listed: Vec<_> = section
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    for command in listed.iter().filter(|command| **command != "help") {
+        let (code, out, _) = ran(paxflow(&[command, "--help"])).await;
+        assert_eq!(code, 0);
+        assert!(
+            out.contains(&format!("Example:\n  ")) && out.contains(&format!("paxflow {command}")),
+            "{out}"
+        );
+    }
+    for command in COMMANDS {
+        assert!(listed.contains(&command), "{command} is not in {listed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_named_with_its_form_and_default() {
+    for setting in SETTINGS {
+        let wrong = match setting.name {
+            "PAXFLOW_EXCHANGE" | "PAXFLOW_QUEUE" => "",
+            "PAXFLOW_LOG" => "paxflow=loudly",
+            // Any name is an environment.
+            "PAXFLOW_ENV" => continue,
+            _ => "canary value",
+        };
+        let mut command = paxflow(&["status"]);
+        command.env(setting.name, wrong);
+        let (code, _, err) = ran(command).await;
+        assert_eq!(code, 1, "{}", setting.name);
+        assert_one_line(&err);
+        assert!(
+            err.contains(setting.name) && err.contains(setting.form),
+            "{}: {err}",
+            setting.name
+        );
+        assert!(
+            err.contains(&format!("default: {}", setting.default)) || setting.default.is_empty(),
+            "{err}"
+        );
+        assert!(!err.contains("canary"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn completions_and_man_pages_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, _) = ran(paxflow(&["completions", shell])).await;
+        assert_eq!(code, 0);
+        for command in COMMANDS {
+            assert!(
+                out.contains(command),
+                "{command} is not in the completions of {shell}"
+            );
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man");
+    let (code, _, err) = ran(paxflow(&["man", pages.to_str().unwrap()])).await;
+    assert_eq!(code, 0, "{err}");
+    for command in COMMANDS {
+        let page = std::fs::read_to_string(pages.join(format!("paxflow-{command}.1"))).unwrap();
+        assert!(page.contains("Example:"), "{command}");
+    }
+}

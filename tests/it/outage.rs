@@ -1,0 +1,136 @@
+//! Servers that go away under load: the worker says so, waits, and goes on by itself.
+
+use std::time::{Duration, Instant};
+
+use paxflow::sandbox::{Options, Sandbox, Shutdown};
+use tokio::task::JoinHandle;
+
+use crate::process::{Place, Worker, generated};
+
+const EVENTS: u64 = 4_000;
+/// How soon a worker commits again after the return of what was away.
+const BACK_WITHIN: Duration = Duration::from_secs(15);
+
+/// Feeds the queue over the whole length of the test, without a pause that would leave nothing to do.
+fn feed(place: &Place, seed: u64) -> JoinHandle<()> {
+    let place = place.clone();
+    tokio::spawn(async move { place.publish(&generated(EVENTS, seed, 0.01)).await })
+}
+
+async fn committed(place: &Place) -> i64 {
+    place.committed().await.0
+}
+
+/// The worker commits something new in time.
+async fn assert_goes_on(worker: &Worker, place: &Place, since: Instant, before: i64) {
+    place.committed_at_least(before + 1).await;
+    worker.ready().await;
+    assert!(
+        since.elapsed() < BACK_WITHIN,
+        "liveness: back after {:?}\n{}",
+        since.elapsed(),
+        worker.log()
+    );
+}
+
+#[tokio::test]
+async fn liveness_through_outages_of_the_database() {
+    let mut sandbox = Sandbox::start(&Options::default()).await.unwrap();
+    let place = Place::new(sandbox.database_url(), sandbox.amqp_url());
+    let worker = place.worker().await;
+    for (seed, shutdown) in [(1, Shutdown::Graceful), (2, Shutdown::Kill)] {
+        let before = committed(&place).await;
+        let feeding = feed(&place, seed);
+        place.committed_at_least(before + 1).await;
+        sandbox.postgres_stop(shutdown).await.unwrap();
+        let reason = worker.unready().await;
+        assert!(reason.starts_with("database: "), "{reason}");
+        feeding.await.unwrap();
+        assert_eq!(worker.get("/livez").await.0, 200);
+        sandbox.postgres_start().await.unwrap();
+        let (back, stood) = (Instant::now(), committed(&place).await);
+        assert!(
+            stood < before + EVENTS as i64,
+            "the fault came in mid-stream"
+        );
+        assert_goes_on(&worker, &place, back, stood).await;
+    }
+    place.drained().await;
+    worker.stop().await;
+    place.assert_drained().await;
+    place.assert_exact().await;
+    for seed in [1, 2] {
+        place.assert_holds(&generated(EVENTS, seed, 0.01)).await;
+    }
+    let (received, settled) = place.committed().await;
+    assert!(
+        received == settled && received > 2 * EVENTS as i64,
+        "{received} received, {settled} settled"
+    );
+    sandbox.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn liveness_through_outages_of_the_broker() {
+    let mut sandbox = Sandbox::start(&Options::default()).await.unwrap();
+    let place = Place::new(sandbox.database_url(), sandbox.amqp_url());
+    place.publish(&generated(2 * EVENTS, 3, 0.01)).await;
+    let worker = place.worker().await;
+    for shutdown in [Shutdown::Graceful, Shutdown::Kill] {
+        let before = committed(&place).await;
+        place.committed_at_least(before + 1).await;
+        sandbox.rabbitmq_stop(shutdown).await.unwrap();
+        let reason = worker.unready().await;
+        assert!(reason.starts_with("broker: "), "{reason}");
+        assert_eq!(worker.get("/livez").await.0, 200);
+        sandbox.rabbitmq_start().await.unwrap();
+        let (back, stood) = (Instant::now(), committed(&place).await);
+        // Something new, so that there is something to commit however far it had come.
+        place.publish(&generated(EVENTS, 4, 0.01)).await;
+        assert_goes_on(&worker, &place, back, stood).await;
+    }
+    place.drained().await;
+    worker.stop().await;
+    place.assert_drained().await;
+    place.assert_exact().await;
+    place.assert_holds(&generated(2 * EVENTS, 3, 0.01)).await;
+    let (received, settled) = place.committed().await;
+    assert!(
+        received == settled && received > 3 * EVENTS as i64,
+        "{received} received, {settled} settled"
+    );
+    sandbox.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_started_before_its_servers_comes_up_with_them() {
+    let mut sandbox = Sandbox::start(&Options::default()).await.unwrap();
+    let place = Place::new(sandbox.database_url(), sandbox.amqp_url());
+    let stopped = tokio::try_join!(async { sandbox.postgres_stop(Shutdown::Graceful).await });
+    stopped.unwrap();
+    sandbox.rabbitmq_stop(Shutdown::Graceful).await.unwrap();
+    let worker = place.boot().await;
+    let reason = worker.unready().await;
+    assert!(reason.starts_with("database: "), "{reason}");
+    sandbox.postgres_start().await.unwrap();
+    crate::process::until("it waits for the broker", async || {
+        worker
+            .log()
+            .contains("waiting for the broker")
+            .then_some(())
+    })
+    .await;
+    assert!(
+        worker.log().contains("waiting for the database"),
+        "{}",
+        worker.log()
+    );
+    sandbox.rabbitmq_start().await.unwrap();
+    let back = Instant::now();
+    worker.ready().await;
+    assert!(back.elapsed() < BACK_WITHIN, "{:?}", back.elapsed());
+    place.publish(&generated(50, 5, 0.0)).await;
+    place.committed_at_least(50).await;
+    worker.stop().await;
+    sandbox.stop().await.unwrap();
+}

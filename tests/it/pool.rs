@@ -1,0 +1,115 @@
+//! The pool of database connections: kept, overflowing, replaced and left clean.
+
+use std::time::Duration;
+
+use paxflow::config::PoolConfig;
+use paxflow::db;
+use sqlx::Acquire;
+use sqlx::postgres::{PgConnection, PgPool};
+
+use crate::process::until;
+use crate::support::Database;
+
+fn open(database: &Database, size: u32, max_overflow: u32, recycle: Duration) -> PgPool {
+    let config = PoolConfig {
+        size,
+        max_overflow,
+        recycle,
+    };
+    db::pool::open(
+        database.options.clone().application_name("pool under test"),
+        config,
+    )
+}
+
+async fn sessions(watcher: &mut PgConnection) -> i64 {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE application_name = 'pool under test' AND datname = current_database()",
+    )
+    .fetch_one(watcher)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn overflow_lasts_as_long_as_the_load() {
+    let database = Database::new().await;
+    let mut watcher = database.connect().await;
+    let pool = open(&database, 3, 2, Duration::from_secs(3600));
+    let mut taken = Vec::new();
+    for _ in 0..5 {
+        taken.push(pool.acquire().await.unwrap());
+    }
+    assert_eq!(sessions(&mut watcher).await, 5);
+    let sixth = pool.acquire().await;
+    assert!(matches!(sixth, Err(sqlx::Error::PoolTimedOut)), "{sixth:?}");
+    // One that waits gets the next that is returned.
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.acquire().await.is_ok() }
+    });
+    taken.pop();
+    assert!(waiting.await.unwrap());
+    until("the one that waited has returned it", async || {
+        (sessions(&mut watcher).await == 4).then_some(())
+    })
+    .await;
+
+    for left in [3, 3, 3] {
+        // One after the other, since a connection that is being closed still counts as open.
+        taken.pop();
+        until("the extra connections are closed", async || {
+            (sessions(&mut watcher).await == left).then_some(())
+        })
+        .await;
+    }
+    drop(taken);
+    let mut again = Vec::new();
+    for _ in 0..3 {
+        again.push(pool.acquire().await.unwrap());
+    }
+    assert_eq!(sessions(&mut watcher).await, 3);
+}
+
+#[tokio::test]
+async fn connections_are_replaced_at_their_age() {
+    let database = Database::new().await;
+    let pool = open(&database, 1, 0, Duration::from_secs(1));
+    let session = "SELECT pg_backend_pid()";
+    let first: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
+    until("another session answers", async || {
+        let now: i32 = sqlx::query_scalar(session).fetch_one(&pool).await.unwrap();
+        (now != first).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transaction_left_open_is_rolled_back_on_return() {
+    let database = Database::new().await;
+    let pool = open(&database, 1, 0, Duration::from_secs(3600));
+    let mut connection = pool.acquire().await.unwrap();
+    // As `begin()` leaves it when its caller is dropped in the midst of it.
+    sqlx::raw_sql(
+        "BEGIN; INSERT INTO verifications (started_at, row_count, drift_count) VALUES (now(), 1, 0)",
+    )
+    .execute(&mut *connection)
+    .await
+    .unwrap();
+    drop(connection);
+    let mut connection = pool.acquire().await.unwrap();
+    let open: bool = sqlx::query_scalar("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .expect("the transaction before is over, failed or not");
+    assert!(!open);
+    let transaction = connection.begin().await.unwrap();
+    transaction.rollback().await.unwrap();
+    let mut watcher = database.connect().await;
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM verifications")
+        .fetch_one(&mut watcher)
+        .await
+        .unwrap();
+    assert_eq!(rows, 0);
+}

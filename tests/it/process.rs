@@ -1,0 +1,630 @@
+//! The program itself: its processes, the queue they work on, and the facts that a test waits for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use paxflow::broker::{Publisher, QueueState, Topology, queue_state};
+use paxflow::config::Secret;
+use paxflow::event::{Change, Message, decode};
+use paxflow::{audit, db, world};
+use serde_json::json;
+use sqlx::postgres::PgConnection;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use crate::events::flight;
+use crate::support::{Database, servers};
+
+/// How long a fact may take to come true on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a fact is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Waits for a fact.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(fact) = look().await {
+            return fact;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "not seen in {PATIENCE:?}: {what}"
+        );
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A database, a broker, and an exchange and queue that no other test uses.
+#[derive(Clone)]
+pub struct Place {
+    /// The database.
+    pub database_url: String,
+    /// The broker.
+    pub amqp_url: String,
+    /// Exchange and queue.
+    pub topology: Topology,
+}
+
+/// A place on the shared servers.
+pub fn place(database: &Database) -> Place {
+    let name = database
+        .options
+        .get_database()
+        .expect("a test's database has a name");
+    Place::new(&database_url(name), &servers().amqp_url)
+}
+
+/// A database of the shared server by its name.
+pub fn database_url(name: &str) -> String {
+    let (server, _) = servers()
+        .database_url
+        .rsplit_once('/')
+        .expect("the URL names a database");
+    format!("{server}/{name}")
+}
+
+impl Place {
+    pub fn new(database_url: &str, amqp_url: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("paxflow.test.{}.{number}", std::process::id());
+        Self {
+            database_url: database_url.to_owned(),
+            amqp_url: amqp_url.to_owned(),
+            topology: Topology {
+                exchange: name.clone(),
+                queue: name,
+            },
+        }
+    }
+
+    /// The program with the settings of this place and no others.
+    pub fn paxflow(&self, arguments: &[&str]) -> Command {
+        let mut command = paxflow(arguments);
+        command
+            .env("DATABASE_URL", &self.database_url)
+            .env("AMQP_URL", &self.amqp_url)
+            .env("PAXFLOW_EXCHANGE", &self.topology.exchange)
+            .env("PAXFLOW_QUEUE", &self.topology.queue)
+            .env("PAXFLOW_HTTP_ADDR", "127.0.0.1:0");
+        command
+    }
+
+    /// Starts a worker that has announced itself; it need not be ready.
+    pub async fn boot(&self) -> Worker {
+        Worker::start(self.paxflow(&["run"])).await
+    }
+
+    /// Starts a worker and waits until it is ready.
+    pub async fn worker(&self) -> Worker {
+        let worker = self.boot().await;
+        worker.ready().await;
+        worker
+    }
+
+    /// Connects to the database.
+    pub async fn connect(&self) -> PgConnection {
+        let options = db::options(&Secret::new(self.database_url.as_str()), "test").unwrap();
+        db::connect(&options).await.expect("the database answers")
+    }
+
+    /// Declares exchange and queues as the program does.
+    pub async fn declare(&self) {
+        let url = Secret::new(self.amqp_url.as_str());
+        let publisher = Publisher::open(&url, &self.topology)
+            .await
+            .expect("the broker takes the topology");
+        publisher.close().await;
+    }
+
+    /// Opens a connection that publishes to the exchange, with the queues declared.
+    pub async fn producer(&self) -> Producer {
+        self.declare().await;
+        let connection = Connection::connect(&self.amqp_url, ConnectionProperties::default())
+            .await
+            .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        Producer {
+            topology: self.topology.clone(),
+            _connection: connection,
+            channel,
+        }
+    }
+
+    /// Publishes bodies as a correct producer would.
+    pub async fn publish(&self, bodies: &[Vec<u8>]) {
+        self.producer().await.publish(bodies).await;
+    }
+
+    /// Messages that are ready in a queue; those in the hands of a worker are not.
+    pub async fn waiting(&self, queue: &str) -> QueueState {
+        let url = Secret::new(self.amqp_url.as_str());
+        queue_state(&url, queue)
+            .await
+            .expect("the broker answers")
+            .expect("the queue exists")
+    }
+
+    /// With every worker gone nothing is left in the queue, and nothing was dead-lettered.
+    pub async fn assert_drained(&self) {
+        until("the queue has no consumer", async || {
+            (self.waiting(&self.topology.queue).await.consumers == 0).then_some(())
+        })
+        .await;
+        assert_eq!(
+            self.waiting(&self.topology.queue).await.ready,
+            0,
+            "events are left in the queue"
+        );
+        assert_eq!(
+            self.waiting(&self.topology.dead_letters()).await.ready,
+            0,
+            "events were dead-lettered"
+        );
+    }
+
+    /// Verdicts of all workers: (received, the sum of the five).
+    pub async fn committed(&self) -> (i64, i64) {
+        let sums = "SELECT coalesce(sum(received), 0)::bigint,
+                           coalesce(sum(applied + duplicate + stale + folded + quarantined), 0)::bigint
+                    FROM worker_progress";
+        sqlx::query_as(sums)
+            .fetch_one(&mut self.connect().await)
+            .await
+            .unwrap()
+    }
+
+    /// Waits until the workers have committed so many deliveries.
+    pub async fn committed_at_least(&self, deliveries: i64) {
+        let mut connection = self.connect().await;
+        until(
+            &format!("{deliveries} deliveries are committed"),
+            async || {
+                let sum = "SELECT coalesce(sum(received), 0)::bigint FROM worker_progress";
+                let received: i64 = sqlx::query_scalar(sum)
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
+                (received >= deliveries).then_some(())
+            },
+        )
+        .await;
+    }
+
+    /// Waits until everything published so far is committed. With one worker the queue is in order, and
+    /// what comes back to it comes back to its front: so the last event is the last one.
+    pub async fn drained(&self) {
+        let last = flight(json!({ "flight_id": "LAST" }));
+        let mut connection = self.connect().await;
+        let stored = "SELECT count(*) FROM flights WHERE flight_id = 'LAST'";
+        self.publish(&[serde_json::to_vec(&last).unwrap()]).await;
+        until("the last event is committed", async || {
+            let count: i64 = sqlx::query_scalar(stored)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            (count > 0).then_some(())
+        })
+        .await;
+    }
+
+    /// No loss: the highest version of every key is stored, and every bad event is set aside.
+    pub async fn assert_holds(&self, bodies: &[Vec<u8>]) {
+        let (mut newest, mut bad) = (BTreeMap::<String, i64>::new(), BTreeSet::new());
+        for body in bodies {
+            let Ok(event) = decode(&Message::of_body(body)) else {
+                bad.insert(body);
+                continue;
+            };
+            let (key, version) = match event.change {
+                Change::Booking(booking) => (format!("booking {}", booking.key), booking.version),
+                Change::Flight(flight) => (format!("flight {}", flight.key), flight.version),
+            };
+            let highest = newest.entry(key).or_default();
+            *highest = version.max(*highest);
+        }
+        let stored = "SELECT 'booking ' || booking_id, version FROM bookings
+                      UNION ALL SELECT 'flight ' || flight_id, version FROM flights";
+        let mut connection = self.connect().await;
+        let stored: Vec<(String, i64)> = sqlx::query_as(stored)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        let stored: BTreeMap<_, _> = stored.into_iter().collect();
+        for (key, version) in &newest {
+            assert_eq!(stored.get(key), Some(version), "{key}");
+        }
+        let set_aside = "SELECT body FROM quarantined_events";
+        let set_aside: Vec<Vec<u8>> = sqlx::query_scalar(set_aside)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        for body in bad {
+            assert!(
+                set_aside.contains(body),
+                "{}",
+                String::from_utf8_lossy(body)
+            );
+        }
+    }
+
+    /// MarketData and what is stored for it equal their recompute.
+    pub async fn assert_exact(&self) {
+        let report = audit::verify(&mut self.connect().await).await.unwrap();
+        assert!(
+            report.rows > 0 && report.is_exact(),
+            "{:?}",
+            report.differences
+        );
+    }
+
+    /// The one number that a query gives.
+    pub async fn number(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql)
+            .fetch_one(&mut self.connect().await)
+            .await
+            .unwrap()
+    }
+
+    /// Adds an argument-less binding, or takes any routing key with `#`.
+    pub async fn bind(&self, key: &str) {
+        let connection = Connection::connect(&self.amqp_url, ConnectionProperties::default())
+            .await
+            .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let (queue, exchange) = (
+            self.topology.queue.as_str(),
+            self.topology.exchange.as_str(),
+        );
+        let options = QueueBindOptions::default();
+        channel
+            .queue_bind(
+                queue.into(),
+                exchange.into(),
+                key.into(),
+                options,
+                FieldTable::default(),
+            )
+            .await
+            .unwrap();
+        connection.close(200, "done".into()).await.unwrap();
+    }
+
+    /// Declares the queue in a way that the program does not.
+    pub async fn declare_classic_queue(&self) {
+        let connection = Connection::connect(&self.amqp_url, ConnectionProperties::default())
+            .await
+            .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(1000));
+        let queue = self.topology.queue.as_str().into();
+        channel
+            .queue_declare(queue, QueueDeclareOptions::durable(), arguments)
+            .await
+            .unwrap();
+        connection.close(200, "done".into()).await.unwrap();
+    }
+}
+
+/// A connection that publishes with confirms.
+pub struct Producer {
+    topology: Topology,
+    _connection: Connection,
+    channel: Channel,
+}
+
+impl Producer {
+    /// Publishes bodies as a correct producer would, and waits until the broker has them.
+    pub async fn publish(&self, bodies: &[Vec<u8>]) {
+        let mut confirms = Vec::with_capacity(bodies.len());
+        for body in bodies {
+            // The type is the routing key, also of an event that is broken elsewhere.
+            let event = decode(&Message::of_body(body));
+            let key = event.map_or("airline.booking.upserted.v1", |event| {
+                event.kind.routing_key()
+            });
+            let exchange = self.topology.exchange.clone();
+            confirms.push(self.send(&exchange, key, properties(), body).await);
+        }
+        for confirm in confirms {
+            assert!(confirm.await.unwrap().is_ack(), "the broker takes it");
+        }
+    }
+
+    /// Sends one message as it is.
+    pub async fn send(
+        &self,
+        exchange: &str,
+        key: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> lapin::PublisherConfirm {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..Default::default()
+        };
+        self.channel
+            .basic_publish(exchange.into(), key.into(), options, body, properties)
+            .await
+            .unwrap()
+    }
+}
+
+/// What a correct producer sets.
+pub fn properties() -> BasicProperties {
+    BasicProperties::default()
+        .with_content_type(paxflow::event::CONTENT_TYPE.into())
+        .with_delivery_mode(2)
+}
+
+/// The program without any setting.
+pub fn paxflow(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paxflow"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        // No .env of the project counts.
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs a command to its end.
+pub async fn output(mut command: Command) -> Output {
+    let ended = tokio::time::timeout(PATIENCE, command.output()).await;
+    ended
+        .expect("the command ends")
+        .expect("the command starts")
+}
+
+/// Exit code, stdout and stderr of a command.
+pub async fn ran(command: Command) -> (i32, String, String) {
+    let output = output(command).await;
+    let code = output.status.code().expect("no signal ended it");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+/// Runs a command with something on its stdin.
+pub async fn fed(mut command: Command, stdin: &[u8]) -> (i32, String, String) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(stdin).await.unwrap();
+    drop(input);
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    let output = ended.expect("the command ends").unwrap();
+    (
+        output.status.code().expect("no signal ended it"),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("the output is text")
+}
+
+/// A running `paxflow run`; killed when dropped.
+pub struct Worker {
+    child: Child,
+    log: PathBuf,
+    _directory: tempfile::TempDir,
+    address: String,
+}
+
+impl Worker {
+    /// Starts a worker and waits until it has announced itself.
+    pub async fn start(command: Command) -> Self {
+        let mut worker = Self::spawn(command);
+        worker.address = until("the worker says where it serves", async || {
+            let log = worker.log();
+            let line = log.lines().find(|line| line.contains("\"starting\""))?;
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            Some(line["http"].as_str()?.to_owned())
+        })
+        .await;
+        worker
+    }
+
+    /// Starts a worker that may end at once.
+    pub fn spawn(mut command: Command) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let file = File::create(&log).unwrap();
+        let child = command
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .expect("the worker starts");
+        Self {
+            child,
+            log,
+            _directory: directory,
+            address: String::new(),
+        }
+    }
+
+    /// Everything it has written.
+    pub fn log(&self) -> String {
+        let mut log = String::new();
+        File::open(&self.log)
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
+        log
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&self) {
+        until("the worker is ready", async || {
+            (self.get("/readyz").await.0 == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until it is not ready, and returns the reason.
+    pub async fn unready(&self) -> String {
+        until("the worker is not ready", async || {
+            let (status, reason) = self.get("/readyz").await;
+            (status == 503).then_some(reason)
+        })
+        .await
+    }
+
+    /// Status and body of an endpoint.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address)
+            .await
+            .expect("the worker serves");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.address
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .expect("the answer has a head");
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        (status.expect("the answer has a status"), body.to_owned())
+    }
+
+    /// A metric, added up over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let (_, metrics) = self.get("/metrics").await;
+        sum_of(&metrics, name)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().expect("the worker runs").to_string();
+        let sent = std::process::Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end.
+    pub async fn exit_within(&mut self, limit: Duration) -> ExitStatus {
+        let ended = tokio::time::timeout(limit, self.child.wait()).await;
+        ended
+            .unwrap_or_else(|_| panic!("still there after {limit:?}:\n{}", self.log()))
+            .unwrap()
+    }
+
+    /// Asks it to stop and waits for a clean end.
+    pub async fn stop(mut self) -> String {
+        self.signal("TERM");
+        let status = self.exit_within(Duration::from_secs(10)).await;
+        assert!(status.success(), "{status}:\n{}", self.log());
+        self.log()
+    }
+}
+
+/// A metric of an exposition, added up over its labels.
+pub fn sum_of(metrics: &str, name: &str) -> f64 {
+    let samples = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+    samples
+        .filter(|(series, _)| series.split('{').next() == Some(name))
+        .map(|(_, value)| value.parse::<f64>().unwrap())
+        .sum()
+}
+
+/// Generated events, one body each.
+pub fn generated(events: u64, seed: u64, bad_ratio: f64) -> Vec<Vec<u8>> {
+    let mut lines = Vec::new();
+    let arguments = world::Arguments {
+        events,
+        seed,
+        markets: Some(50),
+        bad_ratio,
+    };
+    world::generate(&arguments, &mut lines).unwrap();
+    lines
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// A way to a server that can be frozen: connections stay open and nothing comes through, as when a
+/// network path is lost.
+pub struct Proxy {
+    /// Where it listens.
+    pub address: String,
+    frozen: watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// Listens for connections to an address.
+    pub async fn to(server: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (frozen, state) = watch::channel(false);
+        let server = server.to_owned();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let Ok(far) = TcpStream::connect(&server).await else {
+                    continue;
+                };
+                let ((near_in, near_out), (far_in, far_out)) =
+                    (near.into_split(), far.into_split());
+                tokio::spawn(pass(near_in, far_out, state.clone()));
+                tokio::spawn(pass(far_in, near_out, state.clone()));
+            }
+        });
+        Self { address, frozen }
+    }
+
+    /// Lets nothing through, or lets through what has waited.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.send_replace(frozen);
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut frozen: watch::Receiver<bool>) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if frozen.wait_for(|frozen| !frozen).await.is_err()
+            || to.write_all(&buffer[..length]).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Host and port of a URL.
+pub fn host_of(url: &str) -> &str {
+    let (_, host) = url.split_once('@').expect("the URL has a user");
+    host.split('/').next().unwrap()
+}
