@@ -344,7 +344,6 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn config(pairs: &[(&str, &str)]) -> Result<Config> {

@@ -23,6 +23,8 @@
 //! `flight_demand`, whose rows are keyed by what a booking names itself, so nothing ever moves
 //! between markets; time is an argument in the pure modules.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod apply;
 pub mod audit;
 pub mod batch;

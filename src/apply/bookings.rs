@@ -175,11 +175,8 @@ impl<'a> Columns<'a> {
         self.references.push(booking.map(|b| b.reference.as_str()));
         self.ticket_numbers
             .push(booking.and_then(|b| b.ticket_number.as_ref().map(|text| text.as_str())));
-        self.coupons.push(
-            booking
-                .and_then(|b| b.coupon)
-                .map(|coupon| coupon.get().into()),
-        );
+        self.coupons
+            .push(booking.and_then(|b| b.coupon).map(|coupon| coupon.get()));
         self.flight_ids.push(booking.map(|b| b.flight_id.as_str()));
         self.journey_origins
             .push(journey.map(|j| j.origin.as_str()));

@@ -135,8 +135,7 @@ impl<'a> Columns<'a> {
             .push(aircraft.and_then(|a| a.aircraft_type.as_ref().map(|text| text.as_str())));
         self.aircraft_registrations
             .push(aircraft.and_then(|a| a.registration.as_ref().map(|text| text.as_str())));
-        self.capacity_totals
-            .push(capacity.map(|c| c.total.get().into()));
+        self.capacity_totals.push(capacity.map(|c| c.total.get()));
         self.capacities_by_cabin.push(
             capacity
                 .and_then(|c| c.by_cabin.as_ref())

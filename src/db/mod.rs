@@ -94,7 +94,6 @@ pub fn address(options: &PgConnectOptions) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
