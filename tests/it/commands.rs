@@ -388,7 +388,7 @@ async fn every_command_has_help_with_an_example() {
         let (code, out, _) = ran(paxflow(&[command, "--help"])).await;
         assert_eq!(code, 0);
         assert!(
-            out.contains(&format!("Example:\n  ")) && out.contains(&format!("paxflow {command}")),
+            out.contains("Example:\n  ") && out.contains(&format!("paxflow {command}")),
             "{out}"
         );
     }

@@ -187,7 +187,7 @@ async fn the_same_body_twice_is_one_row_received_twice() {
     let worker = place.worker().await;
     let producer = place.producer().await;
     let poison = b"{".to_vec();
-    producer.publish(&[poison.clone()]).await;
+    producer.publish(std::slice::from_ref(&poison)).await;
     place.committed_at_least(1).await;
     producer
         .publish(&[poison.clone(), good(1), poison.clone()])

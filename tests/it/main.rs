@@ -13,6 +13,7 @@ mod events;
 mod outage;
 mod pool;
 mod process;
+mod proxy;
 mod support;
 mod tidy;
 mod worker;
