@@ -2,11 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use super::*;
@@ -44,50 +41,6 @@ async fn both_servers_keep_port_and_data_over_a_restart_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn a_killed_owner_leaves_nothing() {
-    let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "sandbox::tests::an_owner_to_kill",
-            "--ignored",
-            "--nocapture",
-        ])
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-    let mut left = Traces::default();
-    while let Some(line) = lines.next_line().await.unwrap() {
-        match line.split_once(' ') {
-            Some(("pid", pid)) => left.pids.push(pid.parse().unwrap()),
-            Some(("dir", dir)) => left.dirs.push(dir.into()),
-            _ if line == "ready" => break,
-            _ => {}
-        }
-    }
-    assert!(left.pids.len() > 10);
-    assert_eq!(left.found().len(), left.pids.len() + left.dirs.len());
-
-    owner.kill().await.unwrap();
-    left.gone().await;
-}
-
-#[tokio::test]
-#[ignore = "a process for the test above"]
-async fn an_owner_to_kill() {
-    let sandbox = Sandbox::start(&Options::default()).await.unwrap();
-    let traces = Traces::of(&sandbox);
-    traces.pids.iter().for_each(|pid| println!("pid {pid}"));
-    traces
-        .dirs
-        .iter()
-        .for_each(|dir| println!("dir {}", dir.display()));
-    println!("ready");
-    std::future::pending::<()>().await;
-}
-
-#[tokio::test]
 async fn a_server_that_cannot_start_says_why() {
     let options = Options {
         postgresql_settings: vec![("max_connections".into(), "many".into())],
@@ -101,7 +54,6 @@ async fn a_server_that_cannot_start_says_why() {
 }
 
 /// Every process and directory of a sandbox.
-#[derive(Default)]
 struct Traces {
     pids: Vec<u32>,
     dirs: Vec<PathBuf>,

@@ -228,7 +228,6 @@ fn fare_by_distance(distance_km: i64) -> Fare {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -9,6 +9,7 @@
 mod boot;
 mod commands;
 mod contract;
+mod demo;
 mod events;
 mod history;
 mod model;
@@ -16,6 +17,7 @@ mod order;
 mod outage;
 mod pool;
 mod process;
+mod proxy;
 mod races;
 mod relations;
 mod support;

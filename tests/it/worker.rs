@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::events::{booking, flight};
-use crate::process::{Place, Proxy, Worker, generated, host_of, place, ran, sum_of, until};
+use crate::process::{Place, Worker, generated, place, ran, sum_of, until};
+use crate::proxy::{Proxy, host_of};
 use crate::support::Database;
 
 const EVENTS: i64 = 5_000;

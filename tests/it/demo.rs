@@ -1,0 +1,80 @@
+//! `paxflow demo`, as a newcomer runs it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use crate::process::until;
+
+/// The demo with private servers, whose data go below `directory`.
+fn demo(directory: &tempfile::TempDir) -> Command {
+    // PostgreSQL refuses to run as root: its own user must be able to get there.
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paxflow"));
+    command
+        .arg("demo")
+        .env_remove("DATABASE_URL")
+        .env_remove("AMQP_URL")
+        .env("TMPDIR", directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Processes that were started with this directory in their command line, and what lies in it.
+fn left_of(directory: &tempfile::TempDir) -> Vec<String> {
+    let directory = directory.path().to_str().unwrap();
+    let files = fs::read_dir(directory).unwrap();
+    let mut left: Vec<_> = files
+        .map(|file| file.unwrap().path().display().to_string())
+        .collect();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(directory) {
+            left.push(line);
+        }
+    }
+    left
+}
+
+#[tokio::test]
+async fn the_demo_proves_itself_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = demo(&directory).output().await.unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{shown}");
+    for expected in [
+        "71258 sample events",
+        "JFK-HNL",
+        "Verdicts: 71261 received = ",
+        "total_mismatch",
+        "verify: exact: ",
+    ] {
+        assert!(shown.contains(expected), "{expected} is not in\n{shown}");
+    }
+    assert_eq!(left_of(&directory), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_killed_demo_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut demo = demo(&directory).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains("both answer") {
+            break;
+        }
+    }
+    // Two directories, two keepers, two servers at the least.
+    assert!(left_of(&directory).len() >= 6, "the servers run");
+    demo.kill().await.unwrap();
+    until("nothing is left", async || {
+        left_of(&directory).is_empty().then_some(())
+    })
+    .await;
+}
