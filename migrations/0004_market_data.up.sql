@@ -118,26 +118,34 @@ COMMENT ON COLUMN market_fares.average_base_fare IS 'base_revenue / booking_coun
 
 CREATE VIEW market_activity AS
 WITH activity AS (
-    -- Three branches, each with the partial index of bookings that matches its condition.
-    SELECT flight_id, (booked_at AT TIME ZONE 'UTC')::date AS activity_date, cabin, currency,
-           1 AS gross, 0 AS cancelled, price_total AS gross_revenue, 0::numeric AS cancelled_revenue
-    FROM bookings WHERE deleted_at IS NULL AND status <> 'cancelled'
+    -- Three branches, each with the partial index of bookings that matches its condition, and each with
+    -- its flights, so that the market asked for is all that is read.
+    SELECT f.origin, f.destination, f.data_date, (b.booked_at AT TIME ZONE 'UTC')::date AS activity_date,
+           b.cabin, b.currency,
+           1 AS gross, 0 AS cancelled, b.price_total AS gross_revenue, 0::numeric AS cancelled_revenue
+    FROM flights f
+    JOIN bookings b ON b.flight_id = f.flight_id AND b.deleted_at IS NULL AND b.status <> 'cancelled'
+    WHERE f.deleted_at IS NULL AND f.status <> 'cancelled'
     UNION ALL
-    SELECT flight_id, (booked_at AT TIME ZONE 'UTC')::date, cabin, currency, 1, 0, price_total, 0
-    FROM bookings WHERE deleted_at IS NULL AND status = 'cancelled'
+    SELECT f.origin, f.destination, f.data_date, (b.booked_at AT TIME ZONE 'UTC')::date,
+           b.cabin, b.currency, 1, 0, b.price_total, 0::numeric
+    FROM flights f
+    JOIN bookings b ON b.flight_id = f.flight_id AND b.deleted_at IS NULL AND b.status = 'cancelled'
+    WHERE f.deleted_at IS NULL AND f.status <> 'cancelled'
     UNION ALL
-    SELECT flight_id, (cancelled_at AT TIME ZONE 'UTC')::date, cabin, currency, 0, 1, 0, price_total
-    FROM bookings WHERE deleted_at IS NULL AND status = 'cancelled'
+    SELECT f.origin, f.destination, f.data_date, (b.cancelled_at AT TIME ZONE 'UTC')::date,
+           b.cabin, b.currency, 0, 1, 0::numeric, b.price_total
+    FROM flights f
+    JOIN bookings b ON b.flight_id = f.flight_id AND b.deleted_at IS NULL AND b.status = 'cancelled'
+    WHERE f.deleted_at IS NULL AND f.status <> 'cancelled'
 )
-SELECT f.origin, f.destination, f.data_date, a.activity_date, a.cabin, a.currency,
-       sum(a.gross) AS gross_bookings,
-       sum(a.cancelled) AS cancellations,
-       sum(a.gross_revenue) AS gross_revenue,
-       sum(a.cancelled_revenue) AS cancelled_revenue
-FROM flights f
-JOIN activity a ON a.flight_id = f.flight_id
-WHERE f.deleted_at IS NULL AND f.status <> 'cancelled'
-GROUP BY f.origin, f.destination, f.data_date, a.activity_date, a.cabin, a.currency;
+SELECT origin, destination, data_date, activity_date, cabin, currency,
+       sum(gross) AS gross_bookings,
+       sum(cancelled) AS cancellations,
+       sum(gross_revenue) AS gross_revenue,
+       sum(cancelled_revenue) AS cancelled_revenue
+FROM activity
+GROUP BY origin, destination, data_date, activity_date, cabin, currency;
 
 COMMENT ON VIEW market_activity IS 'What happened on a UTC day, over the not-deleted bookings of operating flights: one row per (origin, destination, data_date, activity_date, cabin, currency).';
 COMMENT ON COLUMN market_activity.origin IS 'IATA code of the origin airport.';
@@ -214,7 +222,7 @@ COMMENT ON COLUMN market_data_history.price_change_7d IS '100 * (average_price /
 COMMENT ON COLUMN market_data_history.price_change_30d IS '100 * (average_price / the one 30 days earlier - 1); NULL if either is missing or the earlier one is 0.';
 
 CREATE VIEW booking_curve AS
-WITH activity AS (
+WITH activity AS NOT MATERIALIZED (  -- so that the market asked for is all that is read
     -- What happened earlier than a year before departure stands at day 365 already.
     SELECT origin, destination, data_date, cabin,
            least(data_date - activity_date, 365) AS days_before_departure,

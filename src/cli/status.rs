@@ -175,7 +175,7 @@ fn print(status: &Status, now: DateTime<Utc>) {
         Some(verify) => {
             let when = ago(Some(verify.finished_at), now);
             println!(
-                "verify      {} rows, {} cells differ, {when}",
+                "verify      {} rows, {} differ, {when}",
                 verify.row_count, verify.drift_count
             );
         }
