@@ -128,6 +128,8 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
     );
 
     let mut connection = db::connect(&options).await?;
+    // The planner's statistics, which a server would gather by itself within minutes.
+    sqlx::raw_sql("ANALYZE").execute(&mut connection).await?;
     println!("\nTop markets:\n{}", top_markets(&mut connection).await?);
     println!("\n{verdicts}");
     println!("\nQuarantined:\n{}", quarantined(&mut connection).await?);
