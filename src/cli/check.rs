@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::lines;
+use super::say;
 use crate::event::{Message, decode};
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
                     "path": finding.path, "detail": finding.detail,
                 })),
                 Err(finding) => {
-                    println!("{name}:{line}: {finding}");
+                    say!("{name}:{line}: {finding}");
                     rejected.push(line.into());
                 }
             }
@@ -40,12 +41,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if arguments.json {
         let report = json!({ "valid": valid, "rejected": rejected });
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&report).context("cannot write the report")?
         );
     } else {
-        println!("{valid} valid, {} rejected", rejected.len());
+        say!("{valid} valid, {} rejected", rejected.len());
     }
     Ok(if rejected.is_empty() {
         ExitCode::SUCCESS

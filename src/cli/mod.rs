@@ -21,6 +21,9 @@ use crate::config::{Config, SETTINGS};
 use crate::db;
 use crate::telemetry;
 
+/// Exit code of a command whose output nobody reads on, as if SIGPIPE had ended it.
+const NOBODY_READS: u8 = 141;
+
 /// Booking and flight events in, exact MarketData out.
 #[derive(Debug, Parser)]
 #[command(version, about, after_long_help = configuration_help(), propagate_version = true, max_term_width = 110)]
@@ -69,6 +72,15 @@ enum Command {
     Man(docs::Man),
 }
 
+/// Writes a line to stdout. Unlike `println!` it does not panic when nobody reads on, as with head:
+/// `dispatch` ends the command quietly then.
+macro_rules! say {
+    ($($text:tt)*) => {
+        std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($text)*)))?
+    };
+}
+use say;
+
 fn configuration_help() -> String {
     let mut help = String::from("Configuration, from the environment or a .env file:\n");
     for setting in SETTINGS {
@@ -90,7 +102,17 @@ fn configuration_help() -> String {
 /// # Errors
 /// In one line: what failed, where, and what to do.
 pub fn dispatch(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
+    run_command(cli.command).or_else(|error| {
+        let cause = error.downcast_ref::<std::io::Error>();
+        if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
+            return Ok(ExitCode::from(NOBODY_READS));
+        }
+        Err(error)
+    })
+}
+
+fn run_command(command: Command) -> Result<ExitCode> {
+    match command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),

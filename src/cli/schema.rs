@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::say;
 use crate::event::{SchemaKind, asyncapi, json_schema};
 
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(Document::Asyncapi) => asyncapi(),
         None => both(),
     };
-    println!(
+    say!(
         "{}",
         serde_json::to_string_pretty(&document).context("cannot write the schema")?
     );

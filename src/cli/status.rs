@@ -9,6 +9,7 @@ use serde::Serialize;
 use sqlx::postgres::PgConnection;
 use sqlx::{FromRow, Row};
 
+use super::say;
 use crate::broker;
 use crate::config::Config;
 use crate::db;
@@ -73,12 +74,12 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     let mut connection = super::database(config, "status").await?;
     let status = look(&mut connection, config).await?;
     if arguments.json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&status).context("cannot write the status")?
         );
     } else {
-        print(&status, Utc::now());
+        print(&status, Utc::now())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -141,11 +142,12 @@ async fn queue(config: &Config) -> Result<Queue> {
     })
 }
 
-fn print(status: &Status, now: DateTime<Utc>) {
+fn print(status: &Status, now: DateTime<Utc>) -> std::io::Result<()> {
     let Status { workers: w, .. } = status;
-    println!(
+    say!(
         "schema      revision {} of {}",
-        status.schema_revision, status.latest_revision
+        status.schema_revision,
+        status.latest_revision
     );
     match &status.queue {
         Queue::Seen {
@@ -153,33 +155,35 @@ fn print(status: &Status, now: DateTime<Utc>) {
             ready,
             consumers,
         } => {
-            println!("queue       {name}: {ready} ready, {consumers} consumers");
+            say!("queue       {name}: {ready} ready, {consumers} consumers");
         }
-        Queue::Unseen { name, problem } => println!("queue       {name}: {problem}"),
+        Queue::Unseen { name, problem } => say!("queue       {name}: {problem}"),
     }
-    println!("rate        {:.0} events/s", status.events_per_second);
-    println!("commit      {}", ago(w.last_commit_at, now));
-    println!(
+    say!("rate        {:.0} events/s", status.events_per_second);
+    say!("commit      {}", ago(w.last_commit_at, now));
+    say!(
         "lag         newest committed event {}",
         ago(w.last_event_at, now)
     );
-    println!("received    {} in {} batches", w.received, w.batches);
-    println!("  applied      {:>12}", w.applied);
-    println!("  duplicate    {:>12}", w.duplicate);
-    println!("  stale        {:>12}", w.stale);
-    println!("  folded       {:>12}", w.folded);
-    println!("  quarantined  {:>12}", w.quarantined);
-    println!("quarantine  {} open", status.quarantine_open);
+    say!("received    {} in {} batches", w.received, w.batches);
+    say!("  applied      {:>12}", w.applied);
+    say!("  duplicate    {:>12}", w.duplicate);
+    say!("  stale        {:>12}", w.stale);
+    say!("  folded       {:>12}", w.folded);
+    say!("  quarantined  {:>12}", w.quarantined);
+    say!("quarantine  {} open", status.quarantine_open);
     match &status.last_verify {
-        None => println!("verify      never"),
+        None => say!("verify      never"),
         Some(verify) => {
             let when = ago(Some(verify.finished_at), now);
-            println!(
+            say!(
                 "verify      {} rows, {} differ, {when}",
-                verify.row_count, verify.drift_count
+                verify.row_count,
+                verify.drift_count
             );
         }
     }
+    Ok(())
 }
 
 fn ago(then: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use super::say;
 use crate::audit::{self, Report};
 use crate::config::Config;
 
@@ -26,7 +27,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     let (mut repaired, mut mended) = (0, Vec::new());
     if arguments.repair && !report.is_exact() {
         if !arguments.json {
-            show(&report, repaired);
+            // Whoever reads may have had enough; the repair and the exit code are what counts.
+            show(&report, repaired).ok();
         }
         repaired = audit::repair(&mut connection)
             .await
@@ -41,9 +43,9 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         value["exact"] = json!(report.is_exact());
         value["repaired"] = json!(repaired);
         value["mended"] = json!(mended);
-        println!("{value}");
+        say!("{value}");
     } else {
-        show(&report, repaired);
+        show(&report, repaired).ok();
     }
     if let Err(error) = audit::record(&mut connection, &report, repaired).await {
         eprintln!("paxflow: the result could not be recorded: {error}");
@@ -55,14 +57,15 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     })
 }
 
-fn show(report: &Report, repaired: i64) {
+fn show(report: &Report, repaired: i64) -> std::io::Result<()> {
     if repaired > 0 {
-        println!("rebuilt {repaired} stored rows");
+        say!("rebuilt {repaired} stored rows");
     }
     for difference in &report.differences {
-        println!("{difference}");
+        say!("{difference}");
     }
-    println!("{}", summary(report));
+    say!("{}", summary(report));
+    Ok(())
 }
 
 /// The answer in one line.

@@ -1,7 +1,7 @@
 //! The commands as their users meet them: what they print, and what they exit with.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use paxflow::config::SETTINGS;
@@ -216,21 +216,30 @@ async fn generate_gives_the_same_bytes_for_the_same_arguments() {
     }
 }
 
-#[tokio::test]
-async fn generate_ends_well_when_its_reader_has_had_enough() {
-    let mut child = paxflow(&["generate", "--events", "1000000", "--seed", "5"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+/// Runs a command and reads no more than its first line.
+async fn first_line_of(arguments: &[&str]) -> Output {
+    let mut child = paxflow(arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
-    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut reader = BufReader::with_capacity(64, child.stdout.take().unwrap());
     reader.read_line(&mut first).await.unwrap();
     drop(reader);
-    let output = child.wait_with_output().await.unwrap();
+    child.wait_with_output().await.unwrap()
+}
+
+#[tokio::test]
+async fn generate_ends_well_when_its_reader_has_had_enough() {
+    let output = first_line_of(&["generate", "--events", "1000000", "--seed", "5"]).await;
     assert!(
         output.status.success() && output.stderr.is_empty(),
         "{output:?}"
     );
+}
+
+#[tokio::test]
+async fn schema_ends_quietly_when_its_reader_has_had_enough() {
+    let output = first_line_of(&["schema", "asyncapi"]).await;
+    assert_eq!(output.status.code(), Some(141), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
 }
 
 /// A place whose worker has applied some events.
