@@ -1,6 +1,7 @@
 //! The commands: one file each.
 
 mod check;
+mod db;
 mod demo;
 mod docs;
 mod generate;
@@ -18,7 +19,6 @@ use clap::{Parser, Subcommand};
 use sqlx::postgres::PgConnection;
 
 use crate::config::{Config, SETTINGS};
-use crate::db;
 use crate::telemetry;
 
 /// Exit code of a command whose output nobody reads on, as if SIGPIPE had ended it.
@@ -64,6 +64,9 @@ enum Command {
     /// One screen: schema, queue, verdicts, rates, quarantine, last verify
     #[command(after_help = "Example:\n  paxflow status --json")]
     Status(status::Arguments),
+    /// Manage the database: revisions, reference data, backups
+    #[command(subcommand)]
+    Db(db::Command),
     /// Print shell completions
     #[command(after_help = "Example:\n  paxflow completions bash > /etc/bash_completion.d/paxflow")]
     Completions(docs::Completions),
@@ -131,6 +134,7 @@ fn run_command(command: Command) -> Result<ExitCode> {
         Command::Status(arguments) => {
             with_runtime(async |config| status::run(&arguments, &config).await)
         }
+        Command::Db(command) => with_runtime(async |config| db::run(&command, &config).await),
     }
 }
 
@@ -144,11 +148,11 @@ fn with_runtime(command: impl AsyncFnOnce(Config) -> Result<ExitCode>) -> Result
 
 /// Connects a command to the database.
 async fn database(config: &Config, purpose: &str) -> Result<PgConnection> {
-    let options = db::options(config.database_url()?, purpose)?;
-    db::connect(&options).await.with_context(|| {
+    let options = crate::db::options(config.database_url()?, purpose)?;
+    crate::db::connect(&options).await.with_context(|| {
         format!(
             "cannot connect to the database at {} (DATABASE_URL)",
-            db::address(&options)
+            crate::db::address(&options)
         )
     })
 }
