@@ -87,7 +87,7 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
     let options = db::options(config.database_url()?, "demo")?;
     println!(
         "Migrating the database to revision {} ...",
-        db::migrate::latest()
+        db::revisions::latest(&db::migrate::MIGRATOR)
     );
     db::migrate::migrate(&options).await?;
 

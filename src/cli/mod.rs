@@ -1,6 +1,7 @@
 //! The commands: one file each.
 
 mod check;
+mod confirm;
 mod db;
 mod demo;
 mod docs;
@@ -65,7 +66,7 @@ enum Command {
     #[command(after_help = "Example:\n  paxflow status --json")]
     Status(status::Arguments),
     /// Manage the database: revisions, reference data, backups
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  paxflow db status")]
     Db(db::Command),
     /// Print shell completions
     #[command(after_help = "Example:\n  paxflow completions bash > /etc/bash_completion.d/paxflow")]

@@ -1,67 +1,23 @@
-//! The schema: embedded revisions, applied on boot by whoever comes first.
+//! Changes of the schema: on boot by whoever comes first, and by hand.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use chrono::{DateTime, Utc};
-use sqlx::migrate::{MigrateError, Migrator};
+use anyhow::{Context, Result, anyhow};
+use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{Connection, Row};
+use sqlx::{AssertSqlSafe, Connection};
 use tracing::info;
-use xxhash_rust::xxh3::xxh3_64;
 
-/// The revisions that this program knows.
+use super::revisions::{self, Standing, down, file_name, latest, ups};
+use super::statements::{Statement, split};
+use super::turn::{Patience, Turn};
+use super::{Fault, fault_of, reference};
+
+/// The revisions that this program was built with.
 pub static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
-/// Every airport with an IATA code, as `airports` holds them.
-const AIRPORTS: &str = include_str!("../../migrations/reference/airports.csv");
-
-/// How long a worker waits for another one that is migrating.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Where a database stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revision {
-    /// The newest applied revision; 0 for an empty database.
-    pub current: i64,
-    /// When it was applied.
-    pub applied_at: Option<DateTime<Utc>>,
-    /// The newest revision that this program knows.
-    pub latest: i64,
-}
-
-/// The newest revision that this program knows.
-pub fn latest() -> i64 {
-    MIGRATOR
-        .iter()
-        .map(|migration| migration.version)
-        .max()
-        .unwrap_or(0)
-}
-
-/// Reads where a database stands.
-///
-/// # Errors
-/// What the database says.
-pub async fn revision(connection: &mut PgConnection) -> sqlx::Result<Revision> {
-    let mut revision = Revision {
-        current: 0,
-        applied_at: None,
-        latest: latest(),
-    };
-    let known: Option<String> = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
-        .fetch_one(&mut *connection)
-        .await?;
-    if known.is_some() {
-        let newest =
-            "SELECT version, installed_on FROM _sqlx_migrations ORDER BY version DESC LIMIT 1";
-        if let Some(row) = sqlx::query(newest).fetch_optional(connection).await? {
-            revision.current = row.try_get(0)?;
-            revision.applied_at = row.try_get(1)?;
-        }
-    }
-    Ok(revision)
-}
+/// What a failed revision waits for when its failing statement is looked for.
+const SEARCH_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Brings the schema to the latest revision and loads the reference data, on a connection of its own.
 ///
@@ -74,25 +30,14 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
     let mut connection = super::connect(options)
         .await
         .context("cannot connect to migrate")?;
-    let before = revision(&mut connection)
-        .await
-        .context("cannot read the schema revision")?;
-    if before.current > before.latest {
-        bail!(
-            "the schema is at revision {}, this program knows revisions up to {}: run a newer paxflow",
-            before.current,
-            before.latest
-        );
-    }
-    if before.current > 0 {
-        // The migrator compares only when it has a revision to add.
-        refuse_edited(&mut connection).await?;
-    }
-    if before.current < before.latest || !airports_loaded(&mut connection).await? {
-        upgrade(&mut connection).await?;
+    let before = standing(&mut connection, &MIGRATOR).await?;
+    before.refuse_unsound(&MIGRATOR)?;
+    if !before.in_sync() || !reference::is_loaded(&mut connection).await? {
+        let newest = latest(&MIGRATOR);
+        upgrade(options, &MIGRATOR, newest, Patience::default()).await?;
         info!(
-            from = before.current,
-            to = before.latest,
+            from = before.current_version(),
+            to = newest,
             "schema is up to date"
         );
     }
@@ -100,86 +45,138 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
     Ok(())
 }
 
-/// Fails if the file of an applied revision has changed since: nobody knows what this schema is.
-async fn refuse_edited(connection: &mut PgConnection) -> Result<()> {
-    let applied: Vec<(i64, Vec<u8>)> =
-        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations ORDER BY version")
-            .fetch_all(connection)
-            .await
-            .context("cannot read the applied revisions")?;
-    for (version, checksum) in applied {
-        let mut known = MIGRATOR
-            .iter()
-            .filter(|migration| migration.version == version);
-        if known.any(|known| known.migration_type.is_up_migration() && *known.checksum != *checksum)
-        {
-            return Err(explain(MigrateError::VersionMismatch(version)));
-        }
+/// Applies the revisions up to `target`, each in one transaction, and with the latest one the
+/// reference data.
+///
+/// # Errors
+/// The file and statement that failed, which left nothing behind, or who holds a lock.
+pub async fn upgrade(
+    options: &PgConnectOptions,
+    migrator: &Migrator,
+    target: i64,
+    patience: Patience,
+) -> Result<()> {
+    let (mut turn, _) = start(options, migrator, patience).await?;
+    let applied = migrator.run_to(target, &mut turn.connection).await;
+    if let Err(error) = applied {
+        return Err(explain(turn, error, ups(migrator)).await);
     }
+    if target >= latest(&MIGRATOR) {
+        reference::load(&mut turn.connection)
+            .await
+            .context("cannot load the airports")?;
+    }
+    turn.end().await;
     Ok(())
 }
 
-async fn upgrade(connection: &mut PgConnection) -> Result<()> {
-    // The migrator waits for its lock without limit by itself, and keeps it when a revision fails:
-    // both end with this connection.
-    let lock_timeout = format!("SET lock_timeout = '{}s'", LOCK_TIMEOUT.as_secs());
-    sqlx::raw_sql(sqlx::AssertSqlSafe(lock_timeout))
-        .execute(&mut *connection)
-        .await?;
-    MIGRATOR.run(&mut *connection).await.map_err(explain)?;
-    load_airports(connection)
+/// Takes the revisions after `target` back, newest first, each in one transaction.
+///
+/// # Errors
+/// As [`upgrade`]; also if one of them has no file that takes it back.
+pub async fn downgrade(
+    options: &PgConnectOptions,
+    migrator: &Migrator,
+    target: i64,
+    patience: Patience,
+) -> Result<()> {
+    let (mut turn, standing) = start(options, migrator, patience).await?;
+    let downs = |version| down(migrator, version);
+    let one_way = standing.revisions.iter().find(|revision| {
+        revision.version > target
+            && revision.applied_at.is_some()
+            && downs(revision.version).is_none()
+    });
+    if let Some(revision) = one_way {
+        return Err(anyhow!(
+            "revision {} ({}) has no file that takes it back: restore a backup from before it",
+            revision.version,
+            revision.message
+        ));
+    }
+    let taken_back = migrator.undo(&mut turn.connection, target).await;
+    if let Err(error) = taken_back {
+        let downs = migrator
+            .iter()
+            .filter(|file| file.migration_type.is_down_migration());
+        return Err(explain(turn, error, downs).await);
+    }
+    turn.end().await;
+    Ok(())
+}
+
+async fn standing(connection: &mut PgConnection, migrator: &Migrator) -> Result<Standing> {
+    revisions::standing(connection, migrator)
         .await
-        .context("cannot load the airports")
+        .context("cannot read the schema revision")
 }
 
-fn explain(error: MigrateError) -> anyhow::Error {
-    match error {
-        MigrateError::VersionMissing(version) => anyhow::anyhow!(
-            "the schema has revision {version}, which this program does not know: run a newer paxflow"
-        ),
-        MigrateError::VersionMismatch(version) => {
-            anyhow::anyhow!("revision {version} was edited after it was applied: restore its file")
+/// Waits for its turn and looks where the database stands by then.
+async fn start(
+    options: &PgConnectOptions,
+    migrator: &Migrator,
+    patience: Patience,
+) -> Result<(Turn, Standing)> {
+    let mut turn = Turn::take(options, patience).await?;
+    let standing = standing(&mut turn.connection, migrator).await?;
+    standing.refuse_unsound(migrator)?;
+    Ok((turn, standing))
+}
+
+/// Names the file and the statement, and who holds the lock if it is for that.
+async fn explain<'a>(
+    mut turn: Turn,
+    error: MigrateError,
+    mut files: impl Iterator<Item = &'a Migration>,
+) -> anyhow::Error {
+    let MigrateError::ExecuteMigration(cause, version) = error else {
+        return anyhow::Error::new(error).context("cannot change the schema");
+    };
+    let Some(file) = files.find(|file| file.version == version) else {
+        return anyhow::Error::new(cause).context(format!("revision {version} failed"));
+    };
+    let mut what = format!("revision {version} failed in {}", file_name(file));
+    if let Some(statement) = failing_statement(&mut turn, file).await {
+        what = format!("{what}, line {}: {}", statement.line, statement.headline());
+    }
+    let sqlstate = sqlstate(&cause);
+    if sqlstate == "55P03" {
+        what = format!(
+            "{what}: the lock it needs is held{}; end that session or try again later",
+            turn.held_by()
+        );
+    }
+    if !file.no_tx {
+        what.push_str("; nothing of it remains");
+    }
+    match fault_of(&cause) {
+        // What the server says of a value quotes it, and it may be a passenger's.
+        Fault::Data { .. } => {
+            anyhow!("{what} (SQLSTATE {sqlstate}: what is stored does not fit)")
         }
-        other => anyhow::Error::new(other).context("cannot migrate the schema"),
+        Fault::Transient | Fault::Permanent => anyhow::Error::new(cause).context(what),
     }
 }
 
-fn checksum() -> String {
-    format!("{:016x}", xxh3_64(AIRPORTS.as_bytes()))
+fn sqlstate(error: &sqlx::Error) -> String {
+    let answer = error.as_database_error();
+    let code = answer.and_then(|answer| answer.code());
+    code.map(Into::into).unwrap_or_default()
 }
 
-async fn airports_loaded(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let loaded: Option<String> =
-        sqlx::query_scalar("SELECT checksum FROM reference_data WHERE name = 'airports'")
-            .fetch_optional(connection)
-            .await?;
-    Ok(loaded.as_deref() == Some(&checksum()))
-}
-
-async fn load_airports(connection: &mut PgConnection) -> sqlx::Result<()> {
-    let mut transaction = connection.begin().await?;
-    // Workers that start together take turns; the second finds the work done.
-    sqlx::raw_sql("LOCK TABLE reference_data IN SHARE ROW EXCLUSIVE MODE")
-        .execute(&mut *transaction)
-        .await?;
-    if airports_loaded(&mut transaction).await? {
-        return Ok(());
+/// Runs a failed revision once more, statement by statement, in a transaction that is rolled back:
+/// the server does not tell which statement of a file failed.
+async fn failing_statement<'a>(turn: &mut Turn, file: &'a Migration) -> Option<Statement<'a>> {
+    if file.no_tx {
+        return None;
     }
-    sqlx::raw_sql("CREATE TEMPORARY TABLE shipped_airports (LIKE airports) ON COMMIT DROP")
-        .execute(&mut *transaction)
-        .await?;
-    let mut copy = transaction
-        .copy_in_raw("COPY shipped_airports FROM STDIN (FORMAT csv, HEADER)")
-        .await?;
-    copy.send(AIRPORTS.as_bytes()).await?;
-    let rows = copy.finish().await?;
-    sqlx::raw_sql(include_str!("load_airports.sql"))
-        .execute(&mut *transaction)
-        .await?;
-    sqlx::query(include_str!("note_reference_data.sql"))
-        .bind(checksum())
-        .bind(rows as i64)
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await
+    turn.wait_at_most(SEARCH_LOCK_TIMEOUT).await.ok()?;
+    let mut transaction = turn.connection.begin().await.ok()?;
+    for statement in split(file.sql.as_str())? {
+        let again = sqlx::raw_sql(AssertSqlSafe(statement.text)).execute(&mut *transaction);
+        if again.await.is_err() {
+            return Some(statement);
+        }
+    }
+    None
 }

@@ -1,7 +1,13 @@
 //! The database: connections, faults and the schema.
 
+pub mod drop;
+mod holders;
 pub mod migrate;
 pub mod pool;
+mod reference;
+pub mod revisions;
+pub mod statements;
+pub mod turn;
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use crate::support::{Database, execute, servers};
 const FAILS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A database without a schema, dropped at the end of [`with_empty_database`].
-async fn with_empty_database(name: &str, test: impl AsyncFnOnce(Place)) {
+pub async fn with_empty_database(name: &str, test: impl AsyncFnOnce(Place)) {
     let name = format!("paxflow_boot_{name}_{}", std::process::id());
     let url = servers().database_url.as_str();
     let mut admin = sqlx::PgConnection::connect(url).await.unwrap();
@@ -49,16 +49,13 @@ async fn migrated_once_by_four_workers_that_start_together() {
             .await;
         assert_eq!(
             revisions,
-            db::migrate::MIGRATOR
-                .iter()
-                .filter(|m| m.migration_type.is_up_migration())
-                .count() as i64
+            db::revisions::ups(&db::migrate::MIGRATOR).count() as i64
         );
         assert_eq!(
             place
                 .number("SELECT max(version) FROM _sqlx_migrations")
                 .await,
-            db::migrate::latest()
+            db::revisions::latest(&db::migrate::MIGRATOR)
         );
         assert!(place.number("SELECT count(*) FROM airports").await > 7_000);
         let (one, two, three, four) = workers;

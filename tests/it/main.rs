@@ -12,6 +12,7 @@ mod contract;
 mod demo;
 mod events;
 mod history;
+mod migrations;
 mod model;
 mod order;
 mod outage;
