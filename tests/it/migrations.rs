@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 use crate::boot::with_empty_database;
 use crate::events::{booking, flight};
-use crate::process::{Place, database_url, fed, place, ran};
+use crate::process::{Place, database_url, fed, generated, place, ran};
 use crate::support::{Database, dump, execute};
 
 /// The schema as the catalogs tell it.
@@ -200,6 +200,43 @@ async fn who_holds_a_lock_is_named() {
 
     holder.close().await.unwrap();
     does(&place, &upgrade).await;
+}
+
+#[tokio::test]
+async fn a_running_worker_goes_on_while_a_revision_expands_the_schema() {
+    let dir = with_revisions(&[
+        (
+            "0007_meals.up.sql",
+            "ALTER TABLE bookings ADD COLUMN meal text;
+             ALTER TABLE flights ADD COLUMN gate text NOT NULL DEFAULT '';
+             CREATE INDEX bookings_meal ON bookings (meal);",
+        ),
+        (
+            "0007_meals.down.sql",
+            "ALTER TABLE flights DROP COLUMN gate; ALTER TABLE bookings DROP COLUMN meal;",
+        ),
+    ]);
+    let database = Database::new().await;
+    let place = place(&database);
+    let worker = place.worker().await;
+    let events = generated(900, 7, 0.0);
+    let mut parts = events.chunks(300);
+    place.publish(parts.next().unwrap()).await;
+    place.committed_at_least(300).await;
+    for (direction, published) in [(["upgrade", "7"], 600), (["downgrade", "6"], 900)] {
+        let change = [
+            &["migrate", "--dir", text(&dir)][..],
+            &direction,
+            &["--yes"],
+        ]
+        .concat();
+        does(&place, &change).await;
+        place.publish(parts.next().unwrap()).await;
+        place.committed_at_least(published).await;
+    }
+    place.assert_holds(&events).await;
+    place.assert_exact().await;
+    worker.stop().await;
 }
 
 #[tokio::test]
