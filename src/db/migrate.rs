@@ -19,6 +19,9 @@ const AIRPORTS: &str = include_str!("../../migrations/reference/airports.csv");
 /// How long a worker waits for another one that is migrating.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// SQLSTATE of what a role may not do.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// Where a database stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revision {
@@ -89,7 +92,9 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
         refuse_edited(&mut connection).await?;
     }
     if before.current < before.latest || !airports_loaded(&mut connection).await? {
-        upgrade(&mut connection).await?;
+        upgrade(&mut connection)
+            .await
+            .map_err(|error| name_the_owner(error, &before))?;
         info!(
             from = before.current,
             to = before.latest,
@@ -129,7 +134,29 @@ async fn upgrade(connection: &mut PgConnection) -> Result<()> {
     MIGRATOR.run(&mut *connection).await.map_err(explain)?;
     load_airports(connection)
         .await
-        .context("cannot load the airports")
+        .context("cannot load the airports")?;
+    super::rights::grant(connection)
+        .await
+        .context("cannot give the roles their rights")
+}
+
+/// Says who has to do what this role may not.
+fn name_the_owner(error: anyhow::Error, before: &Revision) -> anyhow::Error {
+    let mut causes = error.chain();
+    let code = causes.find_map(|cause| {
+        cause
+            .downcast_ref::<sqlx::Error>()?
+            .as_database_error()?
+            .code()
+    });
+    if code.as_deref() != Some(INSUFFICIENT_PRIVILEGE) {
+        return error;
+    }
+    anyhow::anyhow!(
+        "the schema is at revision {} of {}, and this role may not change it: run `paxflow db migrate upgrade` as a member of paxflow_owner",
+        before.current,
+        before.latest
+    )
 }
 
 fn explain(error: MigrateError) -> anyhow::Error {

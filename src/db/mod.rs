@@ -1,7 +1,10 @@
 //! The database: connections, faults and the schema.
 
+pub mod backup;
+pub mod client;
 pub mod migrate;
 pub mod pool;
+pub mod rights;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod backup;
 mod boot;
 mod commands;
 mod contract;
@@ -20,6 +21,7 @@ mod process;
 mod proxy;
 mod races;
 mod relations;
+mod roles;
 mod support;
 mod tidy;
 mod worker;

@@ -1,6 +1,8 @@
 //! `paxflow db`: the database by hand.
 
+mod backup;
 mod check;
+mod restore;
 
 use std::process::ExitCode;
 
@@ -14,10 +16,27 @@ pub(super) enum Command {
     /// Say in one line whether the database answers: exit 0 if it does, 1 if not
     #[command(after_help = "Example:\n  paxflow db check && paxflow run")]
     Check,
+    /// Write a backup with pg_dump, in its custom format, and read it back; also while workers run
+    #[command(
+        after_help = "Needs pg_dump and pg_restore of the server's version or a newer one (package postgresql-client).\n\
+        The file holds personal data: only its owner may read it. It stands there when it is complete and not before;\n\
+        until then it is FILE.partial. Roles and rights are no part of it: deploy/roles.sql.\n\n\
+        Example:\n  paxflow db backup market-$(date +%F).dump"
+    )]
+    Backup(backup::Arguments),
+    /// Restore a backup into an empty database, then verify it
+    #[command(
+        after_help = "One transaction: it happens as a whole or not at all. Rows are counted, an older schema is upgraded,\n\
+        and MarketData is compared with its recompute: exit 0 if it is exact, 1 if not.\n\n\
+        Example:\n  DATABASE_URL=postgres://paxflow@db/fresh paxflow db restore market-2026-08-01.dump"
+    )]
+    Restore(restore::Arguments),
 }
 
 pub(super) async fn run(command: &Command, config: &Config) -> Result<ExitCode> {
     match command {
         Command::Check => check::run(config).await,
+        Command::Backup(arguments) => backup::run(arguments, config).await,
+        Command::Restore(arguments) => restore::run(arguments, config).await,
     }
 }
