@@ -92,9 +92,7 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
         refuse_edited(&mut connection).await?;
     }
     if before.current < before.latest || !airports_loaded(&mut connection).await? {
-        upgrade(&mut connection)
-            .await
-            .map_err(|error| name_the_owner(error, &before))?;
+        upgrade(&mut connection, &before).await?;
         info!(
             from = before.current,
             to = before.latest,
@@ -124,20 +122,23 @@ async fn refuse_edited(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-async fn upgrade(connection: &mut PgConnection) -> Result<()> {
+async fn upgrade(connection: &mut PgConnection, before: &Revision) -> Result<()> {
     // The migrator waits for its lock without limit by itself, and keeps it when a revision fails:
     // both end with this connection.
     let lock_timeout = format!("SET lock_timeout = '{}s'", LOCK_TIMEOUT.as_secs());
     sqlx::raw_sql(sqlx::AssertSqlSafe(lock_timeout))
         .execute(&mut *connection)
         .await?;
-    MIGRATOR.run(&mut *connection).await.map_err(explain)?;
+    MIGRATOR
+        .run(&mut *connection)
+        .await
+        .map_err(|error| name_the_owner(explain(error), before))?;
     load_airports(connection)
         .await
         .context("cannot load the airports")?;
     super::rights::grant(connection)
         .await
-        .context("cannot give the roles their rights")
+        .context("cannot give the roles of deploy/roles.sql their rights")
 }
 
 /// Says who has to do what this role may not.

@@ -13,22 +13,22 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::events::{booking, flight};
-use crate::process::{Place, generated, output, place, ran};
+use crate::process::{Place, generated, output, place, ran, until};
 use crate::support::{Database, assert_exact, assert_same_rows, dump, execute};
 
 const PASSENGER: &str = "Canary Passenger";
 
 /// A database, and a directory for its backups.
-struct Source {
+pub struct Source {
     _database: Database,
-    place: Place,
-    connection: PgConnection,
-    directory: TempDir,
+    pub place: Place,
+    pub connection: PgConnection,
+    pub directory: TempDir,
 }
 
 impl Source {
     /// With a little of everything in it.
-    async fn filled() -> Self {
+    pub async fn filled() -> Self {
         let database = Database::new().await;
         let mut applier = database.applier().await;
         let flights: Vec<_> = (0..20)
@@ -61,12 +61,12 @@ impl Source {
         }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Backs it up and returns the file.
-    async fn backup(&self) -> PathBuf {
+    pub async fn backup(&self) -> PathBuf {
         let file = self.file("market.dump");
         let (code, out, err) = ran(self.place.paxflow(&["db", "backup", text(&file)])).await;
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -74,12 +74,12 @@ impl Source {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// A database with nothing in it.
-async fn empty() -> Database {
+pub async fn empty() -> Database {
     let database = Database::new().await;
     let mut connection = database.connect().await;
     execute(
@@ -90,13 +90,13 @@ async fn empty() -> Database {
     database
 }
 
-async fn restore(target: &Database, arguments: &[&str]) -> (i32, String, String) {
+pub async fn restore(target: &Database, arguments: &[&str]) -> (i32, String, String) {
     let arguments = [&["db", "restore"], arguments].concat();
     ran(place(target).paxflow(&arguments)).await
 }
 
 /// What the schema is made of, and every row of every table.
-async fn everything(connection: &mut PgConnection) -> String {
+pub async fn everything(connection: &mut PgConnection) -> String {
     let schema = [
         "SELECT pg_describe_object(classoid, objoid, objsubid), description FROM pg_description
          WHERE classoid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_trigger'::regclass)
@@ -123,28 +123,7 @@ async fn everything(connection: &mut PgConnection) -> String {
     all
 }
 
-/// A database whose server does something to every booking that comes in: what no backup brings along.
-async fn with_trigger(body: &str) -> (Database, PgConnection) {
-    let database = empty().await;
-    let mut connection = database.connect().await;
-    let hidden = format!(
-        "CREATE SCHEMA hidden;
-         CREATE FUNCTION hidden.meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;
-         CREATE FUNCTION hidden.spy() RETURNS event_trigger LANGUAGE plpgsql AS $$
-         BEGIN
-             IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands()
-                        WHERE object_identity = 'public.bookings' AND command_tag = 'CREATE TABLE') THEN
-                 CREATE TRIGGER meddle BEFORE INSERT ON public.bookings
-                     FOR EACH ROW EXECUTE FUNCTION hidden.meddle();
-             END IF;
-         END $$;
-         CREATE EVENT TRIGGER spy ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION hidden.spy()"
-    );
-    execute(&mut connection, &hidden).await;
-    (database, connection)
-}
-
-fn assert_one_line(err: &str) {
+pub fn assert_one_line(err: &str) {
     assert!(
         err.starts_with("paxflow: ") && err.trim_end().lines().count() == 1,
         "{err}"
@@ -303,217 +282,6 @@ async fn a_backup_that_fails_leaves_nothing_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_empty_is_replaced_only_by_force_and_never_in_production() {
-    let mut source = Source::filled().await;
-    let file = source.backup().await;
-    let target = Database::new().await;
-    let mut connection = target.connect().await;
-    execute(
-        &mut connection,
-        "CREATE TABLE mine (id integer); INSERT INTO mine VALUES (1);
-         CREATE TYPE mood AS ENUM ('good'); CREATE DOMAIN mail AS text;
-         CREATE FUNCTION mine(mood, at mail) RETURNS integer LANGUAGE sql AS 'SELECT 1';
-         CREATE VIEW mine_too AS SELECT id FROM mine; CREATE MATERIALIZED VIEW mine_kept AS SELECT 1;
-         CREATE SEQUENCE mine_counted;
-         CREATE EXTENSION IF NOT EXISTS pg_trgm",
-    )
-    .await;
-    let before = everything(&mut connection).await;
-    let (code, _, err) = restore(&target, &[text(&file)]).await;
-    assert_eq!(code, 1);
-    assert_one_line(&err);
-    assert!(
-        err.contains("not empty") && err.contains("--force"),
-        "{err}"
-    );
-    let arguments = ["db", "restore", "--force", text(&file)];
-    let mut production = place(&target).paxflow(&arguments);
-    production.env("PAXFLOW_ENV", "production");
-    let (code, _, err) = ran(production).await;
-    assert_eq!(code, 1);
-    assert_one_line(&err);
-    assert!(err.contains("PAXFLOW_ENV=production"), "{err}");
-    assert_same_rows(&everything(&mut connection).await, &before);
-
-    let (code, out, err) = restore(&target, &["--force", text(&file)]).await;
-    assert_eq!((code, err.as_str()), (0, ""), "{out}");
-    assert_same_rows(
-        &everything(&mut connection).await,
-        &everything(&mut source.connection).await,
-    );
-    let left = "SELECT count(*) FROM pg_class WHERE relname LIKE 'mine%'
-                UNION ALL SELECT count(*) FROM pg_type WHERE typname IN ('mood', 'mail')
-                UNION ALL SELECT count(*) FROM pg_proc WHERE proname = 'mine'
-                UNION ALL SELECT count(*) FROM pg_proc WHERE proname = 'similarity'";
-    assert_eq!(
-        dump(&mut connection, left).await,
-        "0\n0\n0\n1\n",
-        "an extension stays"
-    );
-}
-
-#[tokio::test]
-async fn a_backup_of_a_newer_schema_is_refused_before_anything_is_touched() {
-    let mut source = Source::filled().await;
-    execute(
-        &mut source.connection,
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         VALUES (9999, 'of the future', true, '', 0)",
-    )
-    .await;
-    let file = source.backup().await;
-    let target = Database::new().await;
-    let mut connection = target.connect().await;
-    let before = everything(&mut connection).await;
-    let (code, _, err) = restore(&target, &["--force", text(&file)]).await;
-    assert_eq!(code, 1);
-    assert_one_line(&err);
-    assert!(
-        err.contains("9999") && err.contains("newer paxflow"),
-        "{err}"
-    );
-    assert_same_rows(&everything(&mut connection).await, &before);
-}
-
-#[tokio::test]
-async fn a_backup_of_an_older_schema_is_upgraded() {
-    let mut source = Source::filled().await;
-    execute(
-        &mut source.connection,
-        concat!(
-            include_str!("../../migrations/0006_users.down.sql"),
-            "; DELETE FROM _sqlx_migrations WHERE version = 6"
-        ),
-    )
-    .await;
-    let file = source.backup().await;
-    let target = empty().await;
-    let (code, out, err) = restore(&target, &[text(&file)]).await;
-    assert_eq!(code, 0, "{err}");
-    let upgraded = format!(
-        "upgraded the schema to revision {}\n",
-        db::migrate::latest()
-    );
-    assert!(
-        out.contains("at revision 5 from") && out.contains(&upgraded),
-        "{out}"
-    );
-    let users = "SELECT count(*) FROM users";
-    assert_eq!(dump(&mut target.connect().await, users).await, "0\n");
-}
-
-#[tokio::test]
-async fn a_file_that_is_broken_or_foreign_changes_nothing() {
-    let source = Source::filled().await;
-    let file = source.backup().await;
-    let whole = fs::read(&file).unwrap();
-    let truncated = source.file("truncated.dump");
-    // Behind the table of contents, in the midst of the rows.
-    fs::write(&truncated, &whole[..whole.len() - 2000]).unwrap();
-    let head = source.file("head.dump");
-    fs::write(&head, &whole[..100]).unwrap();
-    let script = source.file("script.sql");
-    fs::write(&script, "DROP TABLE bookings;").unwrap();
-    let foreign = source.file("foreign.dump");
-    let mut other = empty().await;
-    execute(
-        &mut other.connect().await,
-        "CREATE TABLE other (id integer)",
-    )
-    .await;
-    pg_dump(&mut other, &foreign).await;
-    let missing = source.file("missing.dump");
-    let cases = [
-        (&truncated, "pg_restore: "),
-        (&head, "pg_restore: "),
-        (&script, "custom format"),
-        (&foreign, "no backup of paxflow"),
-        (&missing, "No such file"),
-    ];
-    let target = Database::new().await;
-    let mut connection = target.connect().await;
-    execute(&mut connection, "CREATE TABLE mine (id integer)").await;
-    let before = everything(&mut connection).await;
-    for (file, expected) in cases {
-        let (code, _, err) = restore(&target, &["--force", text(file)]).await;
-        assert_eq!(code, 1, "{err}");
-        assert_one_line(&err);
-        assert!(err.contains(expected) && err.contains(text(file)), "{err}");
-        assert_same_rows(&everything(&mut connection).await, &before);
-    }
-}
-
-/// As whoever made that database would have done it.
-async fn pg_dump(database: &mut Database, file: &Path) {
-    let mut command = Command::new("pg_dump");
-    let url = place(database).database_url;
-    command
-        .args(["--format=custom", "--file"])
-        .arg(file)
-        .arg(url)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let output = output(command).await;
-    assert!(output.status.success(), "{output:?}");
-}
-
-#[tokio::test]
-async fn a_restore_that_loses_a_row_is_undone() {
-    let source = Source::filled().await;
-    let file = source.backup().await;
-    let swallow = "RETURN CASE WHEN NEW.booking_id = 'B7' THEN NULL ELSE NEW END;";
-    let (target, mut connection) = with_trigger(swallow).await;
-    let (code, _, err) = restore(&target, &[text(&file)]).await;
-    assert_eq!(code, 1);
-    assert_one_line(&err);
-    assert!(
-        err.contains("199 rows of public.bookings would be restored, the backup holds 200"),
-        "{err}"
-    );
-    let relations = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
-    assert_eq!(dump(&mut connection, relations).await, "0\n");
-}
-
-#[tokio::test]
-async fn what_the_database_refuses_is_said_without_values() {
-    let source = Source::filled().await;
-    let file = source.backup().await;
-    let refuse =
-        "RAISE EXCEPTION 'refused: \"%\"', NEW.passenger_name USING DETAIL = NEW.passenger_email;";
-    let (target, _) = with_trigger(refuse).await;
-    let (code, _, err) = restore(&target, &[text(&file)]).await;
-    assert_eq!(code, 1);
-    assert_one_line(&err);
-    assert!(err.trim_end().ends_with("psql: refused"), "{err}");
-}
-
-#[tokio::test]
-async fn a_drift_is_restored_as_it_was_and_said() {
-    let mut source = Source::filled().await;
-    execute(
-        &mut source.connection,
-        "UPDATE flight_demand SET total_revenue = total_revenue + 0.01 WHERE flight_id = 'F1';
-         SET session_replication_role = replica;
-         UPDATE airports SET timezone = 'Asia/Tokyo' WHERE iata_code IN (SELECT origin FROM flights)",
-    )
-    .await;
-    let file = source.backup().await;
-    let target = empty().await;
-    let (code, out, err) = restore(&target, &[text(&file)]).await;
-    assert_eq!((code, err.as_str()), (1, ""), "{out}");
-    assert!(
-        out.contains("\nDRIFT: ") && out.contains("--repair"),
-        "{out}"
-    );
-    // No trigger of the airports has moved a flight meanwhile.
-    assert_same_rows(
-        &everything(&mut target.connect().await).await,
-        &everything(&mut source.connection).await,
-    );
-}
-
-#[tokio::test]
 async fn a_terminal_sees_progress_and_a_pipe_does_not() {
     let source = Source::filled().await;
     let file = source.file("seen.dump");
@@ -549,4 +317,79 @@ async fn a_terminal_sees_progress_and_a_pipe_does_not() {
         (0, "", 1),
         "{out}"
     );
+}
+
+/// Holds a lock on a table that no worker needs, until the connection's transaction ends.
+pub async fn lock(place: &Place, mode: &str) -> PgConnection {
+    let mut connection = place.connect().await;
+    let statements = format!(
+        "SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE users IN {mode} MODE"
+    );
+    execute(&mut connection, &statements).await;
+    connection
+}
+
+/// Waits until so many sessions of a command wait for a lock.
+pub async fn blocked(connection: &mut PgConnection, command: &str, sessions: i64) {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'paxflow {command}' AND wait_event_type = 'Lock'"
+    );
+    until("the command waits", async || {
+        (dump(connection, &waiting).await == format!("{sessions}\n")).then_some(())
+    })
+    .await;
+}
+
+/// Waits until nothing of a command is left.
+pub async fn gone(connection: &mut PgConnection, command: &str) {
+    let sessions = format!(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'paxflow {command}'"
+    );
+    until("the command is gone", async || {
+        (dump(connection, &sessions).await == "0\n").then_some(())
+    })
+    .await;
+}
+
+/// The command lines of a process's children, as everybody on the machine sees them.
+fn children(parent: u32) -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let children = processes.filter(|process| {
+        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        after_name.split(' ').nth(1) == Some(&parent.to_string())
+    });
+    children
+        .map(|process| fs::read_to_string(process.path().join("cmdline")).unwrap_or_default())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_backup_that_is_killed_never_looks_whole_and_its_children_show_no_password() {
+    let mut source = Source::filled().await;
+    let file = source.file("market.dump");
+    let mut locking = lock(&source.place, "ACCESS EXCLUSIVE").await;
+    let mut command = source.place.paxflow(&["db", "backup", text(&file)]);
+    let mut killed = command.spawn().unwrap();
+    // pg_dump, and the one that counts.
+    blocked(&mut source.connection, "backup", 2).await;
+    let (_, password) = source.place.database_url.split_once("://").unwrap();
+    let (password, _) = password.split_once('@').unwrap();
+    let (_, password) = password.split_once(':').unwrap();
+    let seen = children(killed.id().unwrap());
+    assert!(seen.iter().any(|line| line.contains("pg_dump")), "{seen:?}");
+    assert!(!seen.iter().any(|line| line.contains(password)), "{seen:?}");
+    killed.kill().await.unwrap();
+    assert!(!file.exists());
+    execute(&mut locking, "ROLLBACK").await;
+    gone(&mut source.connection, "backup").await;
+    assert!(!file.exists() && source.file("market.dump.partial").exists());
+    // Unless pg_dump still writes there.
+    until("what it left is free", async || {
+        let again = ran(source.place.paxflow(&["db", "backup", text(&file)])).await;
+        (again.0 == 0).then_some(())
+    })
+    .await;
 }

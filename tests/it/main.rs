@@ -21,6 +21,7 @@ mod process;
 mod proxy;
 mod races;
 mod relations;
+mod restore;
 mod roles;
 mod support;
 mod tidy;

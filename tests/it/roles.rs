@@ -373,8 +373,10 @@ async fn a_worker_before_its_migration_asks_for_the_owner_in_one_line() {
 
 #[tokio::test]
 async fn an_administrator_without_superuser_rights_is_enough() {
-    let (database, mut admin) = empty().await;
+    // The roles are there already, for another database.
+    let (_other, mut admin) = empty().await;
     execute(&mut admin, ROLES).await;
+    let (database, mut admin) = empty().await;
     let manager = Login::of("pg_monitor", &mut admin).await;
     let name = &manager.name;
     let database_name = database.options.get_database().unwrap();
@@ -399,6 +401,32 @@ async fn an_administrator_without_superuser_rights_is_enough() {
     gone(&mut admin, &manager).await;
     execute(&mut admin, &belongs_to(database.options.get_username())).await;
     manager.drop_from(&mut admin).await;
+}
+
+#[tokio::test]
+async fn the_owner_backs_up_and_restores_and_the_rights_come_back() {
+    let (database, mut admin) = empty().await;
+    execute(&mut admin, ROLES).await;
+    let owner = Login::of("paxflow_owner", &mut admin).await;
+    let worker = Login::of("paxflow_worker", &mut admin).await;
+    let place = owner.place(&database);
+    db::migrate::migrate(&owner.options(&database))
+        .await
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("market.dump");
+    let file = file.to_str().unwrap();
+    let (code, _, err) = ran(worker.place(&database).paxflow(&["db", "backup", file])).await;
+    assert!(code == 1 && err.contains("as the owner"), "{err}");
+    let (code, _, err) = ran(place.paxflow(&["db", "backup", file])).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    let (code, _, err) = ran(place.paxflow(&["db", "restore", "--force", file])).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(rights(&mut admin).await, RIGHTS);
+    for login in [owner, worker] {
+        gone(&mut admin, &login).await;
+        login.drop_from(&mut admin).await;
+    }
 }
 
 /// The sessions of a login have ended.
