@@ -11,10 +11,13 @@ use tracing::info;
 use super::revisions::{self, Standing, down, file_name, latest, ups};
 use super::statements::{Statement, split};
 use super::turn::{Patience, Turn};
-use super::{Fault, fault_of, reference};
+use super::{Fault, fault_of, reference, rights};
 
 /// The revisions that this program was built with.
 pub static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// SQLSTATE of what a role may not do.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// What a failed revision waits for when its failing statement is looked for.
 const SEARCH_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,16 +59,19 @@ pub async fn upgrade(
     target: i64,
     patience: Patience,
 ) -> Result<()> {
-    let (mut turn, _) = start(options, migrator, patience).await?;
+    let (mut turn, standing) = start(options, migrator, patience).await?;
     let applied = migrator.run_to(target, &mut turn.connection).await;
     if let Err(error) = applied {
-        return Err(explain(turn, error, ups(migrator)).await);
+        return Err(explain(turn, &standing, error, ups(migrator)).await);
     }
     if target >= latest(&MIGRATOR) {
         reference::load(&mut turn.connection)
             .await
             .context("cannot load the airports")?;
     }
+    rights::grant(&mut turn.connection)
+        .await
+        .context("cannot give the roles of deploy/roles.sql their rights")?;
     turn.end().await;
     Ok(())
 }
@@ -99,7 +105,7 @@ pub async fn downgrade(
         let downs = migrator
             .iter()
             .filter(|file| file.migration_type.is_down_migration());
-        return Err(explain(turn, error, downs).await);
+        return Err(explain(turn, &standing, error, downs).await);
     }
     turn.end().await;
     Ok(())
@@ -126,9 +132,18 @@ async fn start(
 /// Names the file and the statement, and who holds the lock if it is for that.
 async fn explain<'a>(
     mut turn: Turn,
+    before: &Standing,
     error: MigrateError,
     mut files: impl Iterator<Item = &'a Migration>,
 ) -> anyhow::Error {
+    if sqlstate(&error).as_deref() == Some(INSUFFICIENT_PRIVILEGE) {
+        return anyhow!(
+            "the schema is at revision {} of {}, and this role may not change it: run `paxflow db migrate upgrade` as a member \
+             of paxflow_owner",
+            before.current_version(),
+            latest(&MIGRATOR)
+        );
+    }
     let MigrateError::ExecuteMigration(cause, version) = error else {
         return anyhow::Error::new(error).context("cannot change the schema");
     };
@@ -139,7 +154,7 @@ async fn explain<'a>(
     if let Some(statement) = failing_statement(&mut turn, file).await {
         what = format!("{what}, line {}: {}", statement.line, statement.headline());
     }
-    let sqlstate = sqlstate(&cause);
+    let sqlstate = sqlstate(&cause).unwrap_or_default();
     if sqlstate == "55P03" {
         what = format!(
             "{what}: the lock it needs is held{}; end that session or try again later",
@@ -158,10 +173,10 @@ async fn explain<'a>(
     }
 }
 
-fn sqlstate(error: &sqlx::Error) -> String {
-    let answer = error.as_database_error();
-    let code = answer.and_then(|answer| answer.code());
-    code.map(Into::into).unwrap_or_default()
+fn sqlstate(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let answer = causes.find_map(|cause| cause.downcast_ref::<sqlx::Error>()?.as_database_error());
+    answer?.code().map(Into::into)
 }
 
 /// Runs a failed revision once more, statement by statement, in a transaction that is rolled back:

@@ -1,11 +1,14 @@
 //! The database: connections, faults and the schema.
 
+pub mod backup;
+pub mod client;
 pub mod drop;
 mod holders;
 pub mod migrate;
 pub mod pool;
 mod reference;
 pub mod revisions;
+pub mod rights;
 pub mod statements;
 pub mod turn;
 

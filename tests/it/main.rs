@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod backup;
 mod boot;
 mod commands;
 mod contract;
@@ -21,6 +22,8 @@ mod process;
 mod proxy;
 mod races;
 mod relations;
+mod restore;
+mod roles;
 mod support;
 mod tidy;
 mod worker;

@@ -27,7 +27,7 @@ use crate::events::flight;
 use crate::support::{Database, servers};
 
 /// How long a fact may take to come true on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// How often a fact is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

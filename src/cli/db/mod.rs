@@ -1,9 +1,11 @@
 //! `paxflow db`: the database by hand.
 
+mod backup;
 mod check;
 mod drop;
 mod init;
 mod migrate;
+mod restore;
 mod revision;
 mod status;
 
@@ -35,6 +37,21 @@ pub(super) enum Command {
     /// Revisions of the schema: show, apply, take back, write
     #[command(after_help = "Example:\n  paxflow db migrate upgrade --dry-run")]
     Migrate(migrate::Arguments),
+    /// Write a backup with pg_dump, in its custom format, and read it back; also while workers run
+    #[command(
+        after_help = "Needs pg_dump and pg_restore of the server's version or a newer one (package postgresql-client). \
+        The file holds personal data: only its owner may read it. It stands there when it is complete and not before; \
+        until then it is FILE.partial. Roles and rights are no part of it: deploy/roles.sql.\n\n\
+        Example:\n  paxflow db backup market-$(date +%F).dump"
+    )]
+    Backup(backup::Arguments),
+    /// Restore a backup into an empty database, then verify it
+    #[command(
+        after_help = "One transaction: it happens as a whole or not at all. Rows are counted, an older schema is upgraded, \
+        and MarketData is compared with its recompute: exit 0 if it is exact, 1 if not.\n\n\
+        Example:\n  DATABASE_URL=postgres://paxflow@db/fresh paxflow db restore market-2026-08-01.dump"
+    )]
+    Restore(restore::Arguments),
 }
 
 pub(super) async fn run(command: &Command, config: &Config) -> Result<ExitCode> {
@@ -45,5 +62,7 @@ pub(super) async fn run(command: &Command, config: &Config) -> Result<ExitCode> 
         Command::Reset(arguments) => drop::reset(arguments, config).await,
         Command::Drop(arguments) => drop::run(arguments, config).await,
         Command::Migrate(arguments) => migrate::run(arguments, config).await,
+        Command::Backup(arguments) => backup::run(arguments, config).await,
+        Command::Restore(arguments) => restore::run(arguments, config).await,
     }
 }

@@ -1,0 +1,442 @@
+//! Least privilege: what the roles of deploy/roles.sql may do, and everything they may not.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use paxflow::{audit, db};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+
+use crate::process::{Place, Worker, database_url, generated, place, ran};
+use crate::support::{Database, dump, execute};
+
+const ROLES: &str = include_str!("../../deploy/roles.sql");
+const PASSWORD: &str = "canary-secret";
+/// SQLSTATE of what a role may not do.
+const DENIED: &str = "42501";
+
+/// Every relation, with what worker and analyst may do. Whoever adds a relation has to decide.
+const RIGHTS: &str = "\
+_sqlx_migrations | SELECT | -
+airports | SELECT | SELECT
+booking_curve | SELECT | SELECT
+bookings | INSERT SELECT UPDATE | -
+flight_demand | DELETE INSERT SELECT UPDATE | -
+flights | INSERT SELECT UPDATE | SELECT
+market_activity | SELECT | SELECT
+market_capacity_by_cabin | SELECT | SELECT
+market_data | SELECT | SELECT
+market_data_history | SELECT | SELECT
+market_fares | SELECT | SELECT
+pending_bookings | SELECT | SELECT
+quarantined_events | INSERT SELECT UPDATE | -
+reference_data | SELECT | -
+user_api_keys | - | -
+user_sessions | - | -
+users | - | -
+verifications | INSERT SELECT | -
+worker_progress | INSERT SELECT UPDATE | -
+";
+
+/// What nobody but the owner and administrators may do.
+const DENIED_TO_BOTH: [&str; 22] = [
+    "CREATE TABLE public.mine (id integer)",
+    "CREATE VIEW public.mine AS SELECT 1",
+    "CREATE FUNCTION public.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+    "CREATE SCHEMA mine",
+    "CREATE TEMPORARY TABLE mine (id integer)",
+    "CREATE INDEX ON flights (airline)",
+    "ALTER TABLE flights ADD COLUMN mine integer",
+    "ALTER TABLE airports DISABLE TRIGGER ALL",
+    "DROP TABLE bookings",
+    "DROP VIEW market_data",
+    "TRUNCATE flight_demand",
+    "TRUNCATE bookings, flights",
+    "DELETE FROM bookings",
+    "UPDATE airports SET timezone = NULL",
+    "SELECT * FROM users",
+    "SELECT password_hash FROM users",
+    "SELECT secret_sha256 FROM user_api_keys",
+    "SELECT token_sha256 FROM user_sessions",
+    "INSERT INTO users (email, display_name, role) VALUES ('me@example.com', 'me', 'admin')",
+    "UPDATE _sqlx_migrations SET checksum = ''",
+    "CREATE ROLE mine",
+    "COPY flights TO PROGRAM 'cat'",
+];
+
+/// What only the worker may do, tried by the analyst.
+const DENIED_TO_ANALYST: [&str; 12] = [
+    "SELECT * FROM bookings",
+    "SELECT booking_id FROM bookings",
+    "SELECT passenger_email FROM bookings LIMIT 0",
+    "SELECT body FROM quarantined_events",
+    "SELECT * FROM flight_demand",
+    "SELECT * FROM worker_progress",
+    "SELECT * FROM verifications",
+    "SELECT * FROM _sqlx_migrations",
+    "INSERT INTO flights SELECT * FROM flights",
+    "UPDATE flights SET status = 'cancelled'",
+    "DELETE FROM flights",
+    "BEGIN; LOCK TABLE flights IN EXCLUSIVE MODE",
+];
+
+/// A login of one of the roles, dropped by [`Login::drop_from`].
+struct Login {
+    name: String,
+}
+
+impl Login {
+    async fn of(role: &str, admin: &mut PgConnection) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("paxflow_login_{}_{number}", std::process::id());
+        let create = format!("CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' IN ROLE {role}");
+        execute(admin, &create).await;
+        Self { name }
+    }
+
+    fn options(&self, database: &Database) -> PgConnectOptions {
+        let options = database.options.clone();
+        options.username(&self.name).password(PASSWORD)
+    }
+
+    fn place(&self, database: &Database) -> Place {
+        let url = database_url(database.options.get_database().unwrap());
+        let (_, host) = url.split_once('@').unwrap();
+        Place {
+            database_url: format!("postgres://{}:{PASSWORD}@{host}", self.name),
+            ..place(database)
+        }
+    }
+
+    async fn connect(&self, database: &Database) -> PgConnection {
+        db::connect(&self.options(database)).await.unwrap()
+    }
+
+    /// It owns nothing, or this fails.
+    async fn drop_from(self, admin: &mut PgConnection) {
+        execute(admin, &format!("DROP ROLE {}", self.name)).await;
+    }
+}
+
+async fn sqlstate(connection: &mut PgConnection, sql: &str) -> String {
+    let result = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
+    match result {
+        Ok(_) => "it succeeded".to_owned(),
+        Err(error) => match error.as_database_error().and_then(|error| error.code()) {
+            Some(code) => code.into_owned(),
+            None => error.to_string(),
+        },
+    }
+}
+
+async fn assert_denied(connection: &mut PgConnection, statements: &[&str]) {
+    for sql in statements {
+        assert_eq!(sqlstate(connection, sql).await, DENIED, "{sql}");
+    }
+}
+
+async fn rights(admin: &mut PgConnection) -> String {
+    let rights = |role: &str| {
+        format!(
+            "coalesce((SELECT string_agg(p, ' ' ORDER BY p)
+                       FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
+                       WHERE has_table_privilege('{role}', c.oid, p)), '-')"
+        )
+    };
+    let sql = format!(
+        "SELECT c.relname, {}, {}
+         FROM pg_class c
+         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+         ORDER BY c.relname COLLATE \"C\"",
+        rights("paxflow_worker"),
+        rights("paxflow_analyst")
+    );
+    dump(admin, &sql).await
+}
+
+/// A database without a schema.
+async fn empty() -> (Database, PgConnection) {
+    let database = Database::new().await;
+    let mut admin = database.connect().await;
+    execute(
+        &mut admin,
+        "DROP SCHEMA public CASCADE; CREATE SCHEMA public",
+    )
+    .await;
+    (database, admin)
+}
+
+#[tokio::test]
+async fn every_relation_has_the_rights_decided_for_it() {
+    let database = Database::new().await;
+    let mut admin = database.connect().await;
+    execute(&mut admin, ROLES).await;
+    assert_eq!(rights(&mut admin).await, RIGHTS);
+    // What was given by hand, or by an older file, ends with the next run.
+    execute(&mut admin, "GRANT ALL ON users TO paxflow_worker, PUBLIC").await;
+    execute(&mut admin, ROLES).await;
+    assert_eq!(rights(&mut admin).await, RIGHTS);
+    let sequences = "SELECT relname FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace
+                     AND (has_sequence_privilege('paxflow_worker', oid, 'USAGE, SELECT, UPDATE')
+                          OR has_sequence_privilege('paxflow_analyst', oid, 'USAGE, SELECT, UPDATE'))";
+    assert_eq!(dump(&mut admin, sequences).await, "");
+}
+
+#[tokio::test]
+async fn rights_come_with_the_schema_when_the_roles_are_there_first() {
+    let (database, mut admin) = empty().await;
+    execute(&mut admin, ROLES).await;
+    let deploy = Login::of("paxflow_owner", &mut admin).await;
+    db::migrate::migrate(&deploy.options(&database))
+        .await
+        .unwrap();
+    assert_eq!(rights(&mut admin).await, RIGHTS);
+    deploy.drop_from(&mut admin).await;
+}
+
+#[tokio::test]
+async fn a_migration_leaves_rights_alone_where_the_roles_are_not_used() {
+    let (used, mut admin) = empty().await;
+    execute(&mut admin, ROLES).await;
+    let (unused, mut other) = empty().await;
+    // As it is in a new database before PostgreSQL 15.
+    execute(&mut other, "GRANT ALL ON SCHEMA public TO PUBLIC").await;
+    db::migrate::migrate(&unused.options).await.unwrap();
+    let owned = "SELECT count(*) FROM pg_class WHERE relowner = 'paxflow_owner'::regrole";
+    assert_eq!(dump(&mut other, owned).await, "0\n");
+    assert!(!rights(&mut other).await.contains("SELECT"));
+    drop(used);
+}
+
+#[tokio::test]
+async fn a_worker_works_and_proves_itself_without_any_other_right() {
+    let database = Database::new().await;
+    let mut admin = database.connect().await;
+    execute(&mut admin, ROLES).await;
+    let login = Login::of("paxflow_worker", &mut admin).await;
+    let place = login.place(&database);
+    let worker = place.worker().await;
+    let events = generated(1500, 11, 0.05);
+    place.publish(&events).await;
+    place.committed_at_least(events.len() as i64).await;
+    let log = worker.stop().await;
+    assert!(!log.contains(PASSWORD), "{log}");
+    place.assert_holds(&events).await;
+    place.assert_exact().await;
+
+    let (code, out, err) = ran(place.paxflow(&["verify"])).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let recorded = "SELECT count(*) FROM verifications";
+    assert_eq!(dump(&mut admin, recorded).await, "1\n");
+    execute(
+        &mut admin,
+        "UPDATE flight_demand SET total_revenue = total_revenue + 0.01",
+    )
+    .await;
+    let (code, out, err) = ran(place.paxflow(&["verify", "--repair"])).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let (code, _, err) = ran(place.paxflow(&["status"])).await;
+    assert_eq!(code, 0, "{err}");
+
+    let mut connection = login.connect(&database).await;
+    assert_denied(&mut connection, &DENIED_TO_BOTH).await;
+    assert_denied(
+        &mut connection,
+        &["DELETE FROM flights", "SET ROLE paxflow_owner"],
+    )
+    .await;
+    drop(connection);
+    gone(&mut admin, &login).await;
+    login.drop_from(&mut admin).await;
+}
+
+#[tokio::test]
+async fn an_analyst_reads_the_market_and_no_passenger() {
+    let database = Database::new().await;
+    let mut applier = database.applier().await;
+    let flight = crate::events::flight(serde_json::json!({}));
+    let booking = crate::events::booking(serde_json::json!({}));
+    applier.apply(&[flight, booking]).await;
+    let mut admin = database.connect().await;
+    execute(&mut admin, ROLES).await;
+    let login = Login::of("paxflow_analyst", &mut admin).await;
+    let mut connection = login.connect(&database).await;
+    for truth in audit::market_truth() {
+        let count = format!("SELECT count(*) FROM {}", truth.relation);
+        assert_eq!(
+            dump(&mut connection, &count).await,
+            dump(&mut admin, &count).await
+        );
+    }
+    for relation in [
+        "flights",
+        "airports",
+        "market_data",
+        "market_fares",
+        "booking_curve",
+    ] {
+        let filled = format!("SELECT count(*) > 0 FROM {relation}");
+        assert_eq!(dump(&mut connection, &filled).await, "t\n", "{relation}");
+    }
+    let personal = "SELECT table_name, column_name FROM information_schema.columns
+                    WHERE table_schema = 'public' AND column_name ~ 'passenger|email|phone|password|secret|token|body'";
+    assert_eq!(dump(&mut connection, personal).await, "");
+    assert_denied(&mut connection, &DENIED_TO_BOTH).await;
+    assert_denied(&mut connection, &DENIED_TO_ANALYST).await;
+    drop(connection);
+    gone(&mut admin, &login).await;
+    login.drop_from(&mut admin).await;
+}
+
+#[tokio::test]
+async fn neither_reads_the_secrets_of_the_other() {
+    let database = Database::new().await;
+    let mut admin = database.connect().await;
+    execute(&mut admin, ROLES).await;
+    let worker = Login::of("paxflow_worker", &mut admin).await;
+    let analyst = Login::of("paxflow_analyst", &mut admin).await;
+    for (one, other, role) in [
+        (&worker, &analyst, "paxflow_analyst"),
+        (&analyst, &worker, "paxflow_worker"),
+    ] {
+        let mut mine = one.connect(&database).await;
+        let mut theirs = other.connect(&database).await;
+        let denied = [
+            "SELECT rolpassword FROM pg_authid",
+            "SELECT passwd FROM pg_shadow",
+            "SELECT setconfig FROM pg_db_role_setting, pg_read_file('postgresql.conf')",
+            "SELECT umoptions FROM pg_user_mapping",
+            &format!("ALTER ROLE {} PASSWORD 'mine'", other.name),
+            &format!("SET ROLE {}", other.name),
+            &format!("SET SESSION AUTHORIZATION {}", other.name),
+            &format!("GRANT {role} TO {}", one.name),
+            "SET ROLE paxflow_owner",
+        ];
+        assert_denied(&mut mine, &denied).await;
+        // Another's statement may hold a value.
+        execute(&mut theirs, "SELECT 'canary'").await;
+        let seen = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%canary%' AND pid <> pg_backend_pid()";
+        assert_eq!(
+            dump(&mut admin, seen).await,
+            "1\n",
+            "the administrator sees it"
+        );
+        assert_eq!(dump(&mut mine, seen).await, "0\n");
+        let shown = format!(
+            "SELECT passwd FROM pg_user WHERE usename = '{}'",
+            other.name
+        );
+        assert_eq!(dump(&mut mine, &shown).await, "********\n");
+    }
+    for login in [worker, analyst] {
+        gone(&mut admin, &login).await;
+        login.drop_from(&mut admin).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_else_enters_the_database() {
+    let database = Database::new().await;
+    let mut admin = database.connect().await;
+    execute(&mut admin, ROLES).await;
+    let stranger = Login::of("pg_monitor", &mut admin).await;
+    let refused = db::connect(&stranger.options(&database)).await.unwrap_err();
+    let code = refused.as_database_error().and_then(|error| error.code());
+    assert_eq!(code.as_deref(), Some(DENIED), "{refused}");
+    stranger.drop_from(&mut admin).await;
+}
+
+#[tokio::test]
+async fn a_worker_before_its_migration_asks_for_the_owner_in_one_line() {
+    let (database, mut admin) = empty().await;
+    execute(&mut admin, ROLES).await;
+    let login = Login::of("paxflow_worker", &mut admin).await;
+    let place = login.place(&database);
+    let mut worker = Worker::spawn(place.paxflow(&["run"]));
+    let status = worker.exit_within(Duration::from_secs(30)).await;
+    let log = worker.log();
+    assert!(!status.success(), "{log}");
+    let said: Vec<_> = log.lines().filter(|line| !line.starts_with('{')).collect();
+    assert_eq!(said.len(), 1, "{log}");
+    assert!(
+        said[0].contains("revision 0 of") && said[0].contains("paxflow db migrate upgrade"),
+        "{log}"
+    );
+    assert!(
+        said[0].contains("paxflow_owner") && !log.contains(PASSWORD),
+        "{log}"
+    );
+    gone(&mut admin, &login).await;
+    login.drop_from(&mut admin).await;
+}
+
+#[tokio::test]
+async fn an_administrator_without_superuser_rights_is_enough() {
+    // The roles are there already, for another database.
+    let (_other, mut admin) = empty().await;
+    execute(&mut admin, ROLES).await;
+    let (database, mut admin) = empty().await;
+    let manager = Login::of("pg_monitor", &mut admin).await;
+    let name = &manager.name;
+    let database_name = database.options.get_database().unwrap();
+    execute(&mut admin, &format!("ALTER ROLE {name} CREATEROLE")).await;
+    // From PostgreSQL 16 on he may join only a role that he administers, such as one that he made.
+    let version = "SELECT current_setting('server_version_num')::integer >= 160000";
+    if dump(&mut admin, version).await == "t\n" {
+        let admin_option = format!("GRANT paxflow_owner TO {name} WITH ADMIN OPTION");
+        execute(&mut admin, &admin_option).await;
+    }
+    let belongs_to = |user: &str| {
+        format!(
+            "ALTER DATABASE {database_name} OWNER TO {user}; ALTER SCHEMA public OWNER TO {user}"
+        )
+    };
+    execute(&mut admin, &belongs_to(name)).await;
+    db::migrate::migrate(&manager.options(&database))
+        .await
+        .unwrap();
+    execute(&mut manager.connect(&database).await, ROLES).await;
+    assert_eq!(rights(&mut admin).await, RIGHTS);
+    gone(&mut admin, &manager).await;
+    execute(&mut admin, &belongs_to(database.options.get_username())).await;
+    manager.drop_from(&mut admin).await;
+}
+
+#[tokio::test]
+async fn the_owner_backs_up_and_restores_and_the_rights_come_back() {
+    let (database, mut admin) = empty().await;
+    execute(&mut admin, ROLES).await;
+    let owner = Login::of("paxflow_owner", &mut admin).await;
+    let worker = Login::of("paxflow_worker", &mut admin).await;
+    let place = owner.place(&database);
+    db::migrate::migrate(&owner.options(&database))
+        .await
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("market.dump");
+    let file = file.to_str().unwrap();
+    let (code, _, err) = ran(worker.place(&database).paxflow(&["db", "backup", file])).await;
+    assert!(code == 1 && err.contains("as the owner"), "{err}");
+    let (code, _, err) = ran(place.paxflow(&["db", "backup", file])).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    let (code, _, err) = ran(place.paxflow(&["db", "restore", "--force", file])).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(rights(&mut admin).await, RIGHTS);
+    for login in [owner, worker] {
+        gone(&mut admin, &login).await;
+        login.drop_from(&mut admin).await;
+    }
+}
+
+/// The sessions of a login have ended.
+async fn gone(admin: &mut PgConnection, login: &Login) {
+    let sessions = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'",
+        login.name
+    );
+    crate::process::until("its sessions are gone", async || {
+        (dump(admin, &sessions).await == "0\n").then_some(())
+    })
+    .await;
+}
