@@ -7,7 +7,7 @@ use paxflow::db;
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::process::{Place, Worker, database_url, place, until};
-use crate::support::{Database, execute, servers};
+use crate::support::{Database, drop_database, execute, servers};
 
 /// A boot that fails does not try for long.
 const FAILS_WITHIN: Duration = Duration::from_secs(30);
@@ -19,7 +19,7 @@ async fn with_empty_database(name: &str, test: impl AsyncFnOnce(Place)) {
     let mut admin = sqlx::PgConnection::connect(url).await.unwrap();
     execute(&mut admin, &format!("CREATE DATABASE {name}")).await;
     test(Place::new(&database_url(&name), &servers().amqp_url)).await;
-    execute(&mut admin, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    drop_database(&mut admin, &name).await;
 }
 
 /// Exit status and the lines that are no log lines.

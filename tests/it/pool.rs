@@ -99,7 +99,7 @@ async fn a_transaction_left_open_is_rolled_back_on_return() {
     .unwrap();
     drop(connection);
     let mut connection = pool.acquire().await.unwrap();
-    let open: bool = sqlx::query_scalar("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+    let open: bool = sqlx::query_scalar("SELECT txid_current_if_assigned() IS NOT NULL")
         .fetch_one(&mut *connection)
         .await
         .expect("the transaction before is over, failed or not");
