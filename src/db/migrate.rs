@@ -49,13 +49,14 @@ pub async fn revision(connection: &mut PgConnection) -> sqlx::Result<Revision> {
         applied_at: None,
         latest: latest(),
     };
-    let known: Option<String> = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
+    // Simple statements here and below, which a pooler lets through.
+    let known = sqlx::raw_sql("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;
-    if known.is_some() {
+    if known.try_get(0)? {
         let newest =
             "SELECT version, installed_on FROM _sqlx_migrations ORDER BY version DESC LIMIT 1";
-        if let Some(row) = sqlx::query(newest).fetch_optional(connection).await? {
+        if let Some(row) = sqlx::raw_sql(newest).fetch_optional(connection).await? {
             revision.current = row.try_get(0)?;
             revision.applied_at = row.try_get(1)?;
         }
@@ -73,22 +74,9 @@ pub async fn revision(connection: &mut PgConnection) -> sqlx::Result<Revision> {
 pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
     let mut connection = super::connect(options)
         .await
+        .map_err(super::pooler::explain)
         .context("cannot connect to migrate")?;
-    let before = revision(&mut connection)
-        .await
-        .context("cannot read the schema revision")?;
-    if before.current > before.latest {
-        bail!(
-            "the schema is at revision {}, this program knows revisions up to {}: run a newer paxflow",
-            before.current,
-            before.latest
-        );
-    }
-    if before.current > 0 {
-        // The migrator compares only when it has a revision to add.
-        refuse_edited(&mut connection).await?;
-    }
-    if before.current < before.latest || !airports_loaded(&mut connection).await? {
+    if let Some(before) = behind(&mut connection).await? {
         upgrade(&mut connection).await?;
         info!(
             from = before.current,
@@ -100,14 +88,53 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
     Ok(())
 }
 
+/// Fails unless the database is up to date: all that can be done about it through a pooler.
+///
+/// # Errors
+/// As [`migrate`], and if there is something to migrate.
+pub async fn require_latest(options: &PgConnectOptions) -> Result<()> {
+    let mut connection = super::connect(options)
+        .await
+        .map_err(super::pooler::explain)
+        .context("cannot connect to see the schema revision")?;
+    if let Some(before) = behind(&mut connection).await? {
+        bail!(
+            "the database is not up to date (revision {} of {}) and cannot be migrated through a pooler: \
+             set DATABASE_DIRECT_URL to PostgreSQL itself, as postgres://user:password@host:5432/database",
+            before.current,
+            before.latest
+        );
+    }
+    connection.close().await.ok();
+    Ok(())
+}
+
+/// What is applied, unless that is all that this program needs.
+async fn behind(connection: &mut PgConnection) -> Result<Option<Revision>> {
+    let before = revision(connection)
+        .await
+        .context("cannot read the schema revision")?;
+    if before.current > before.latest {
+        bail!(
+            "the schema is at revision {}, this program knows revisions up to {}: run a newer paxflow",
+            before.current,
+            before.latest
+        );
+    }
+    if before.current > 0 {
+        // The migrator compares only when it has a revision to add.
+        refuse_edited(connection).await?;
+    }
+    let up_to_date = before.current == before.latest && airports_loaded(connection).await?;
+    Ok((!up_to_date).then_some(before))
+}
+
 /// Fails if the file of an applied revision has changed since: nobody knows what this schema is.
 async fn refuse_edited(connection: &mut PgConnection) -> Result<()> {
-    let applied: Vec<(i64, Vec<u8>)> =
-        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations ORDER BY version")
-            .fetch_all(connection)
-            .await
-            .context("cannot read the applied revisions")?;
-    for (version, checksum) in applied {
+    let applied = "SELECT version, checksum FROM _sqlx_migrations ORDER BY version";
+    let applied = sqlx::raw_sql(applied).fetch_all(connection).await;
+    for row in applied.context("cannot read the applied revisions")? {
+        let (version, checksum): (i64, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
         let mut known = MIGRATOR
             .iter()
             .filter(|migration| migration.version == version);
@@ -149,10 +176,9 @@ fn checksum() -> String {
 }
 
 async fn airports_loaded(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let loaded: Option<String> =
-        sqlx::query_scalar("SELECT checksum FROM reference_data WHERE name = 'airports'")
-            .fetch_optional(connection)
-            .await?;
+    let loaded = "SELECT checksum FROM reference_data WHERE name = 'airports'";
+    let loaded = sqlx::raw_sql(loaded).fetch_optional(connection).await?;
+    let loaded: Option<String> = loaded.map(|row| row.try_get(0)).transpose()?;
     Ok(loaded.as_deref() == Some(&checksum()))
 }
 

@@ -15,6 +15,7 @@ mod history;
 mod model;
 mod order;
 mod outage;
+mod pgbouncer;
 mod pool;
 mod process;
 mod proxy;

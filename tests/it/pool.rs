@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use paxflow::config::PoolConfig;
+use paxflow::config::{PoolConfig, Pooler};
 use paxflow::db;
 use sqlx::Acquire;
 use sqlx::postgres::{PgConnection, PgPool};
@@ -15,6 +15,7 @@ fn open(database: &Database, size: u32, max_overflow: u32, recycle: Duration) ->
         size,
         max_overflow,
         recycle,
+        pooler: Pooler::None,
     };
     db::pool::open(
         database.options.clone().application_name("pool under test"),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use chrono::Utc;
 use paxflow::apply::{self, Worker};
 use paxflow::batch::VerdictCounts;
-use paxflow::config::Secret;
+use paxflow::config::{Pooler, Secret};
 use paxflow::db;
 use paxflow::sandbox::{Options, Sandbox};
 use serde_json::Value;
@@ -125,6 +125,7 @@ impl Database {
             worker: Worker {
                 id,
                 started_at: Utc::now(),
+                pooler: Pooler::None,
             },
         }
     }
