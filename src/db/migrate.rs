@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
@@ -32,10 +32,9 @@ const SEARCH_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
     let mut connection = super::connect(options)
         .await
+        .map_err(super::pooler::explain)
         .context("cannot connect to migrate")?;
-    let before = standing(&mut connection, &MIGRATOR).await?;
-    before.refuse_unsound(&MIGRATOR)?;
-    if !before.in_sync() || !reference::is_loaded(&mut connection).await? {
+    if let Some(before) = behind(&mut connection).await? {
         let newest = latest(&MIGRATOR);
         upgrade(options, &MIGRATOR, newest, Patience::default()).await?;
         info!(
@@ -46,6 +45,35 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
     }
     connection.close().await.ok();
     Ok(())
+}
+
+/// Fails unless the database is up to date: all that can be done about it through a pooler.
+///
+/// # Errors
+/// As [`migrate`], and if there is something to migrate.
+pub async fn require_latest(options: &PgConnectOptions) -> Result<()> {
+    let mut connection = super::connect(options)
+        .await
+        .map_err(super::pooler::explain)
+        .context("cannot connect to see the schema revision")?;
+    if let Some(before) = behind(&mut connection).await? {
+        bail!(
+            "the database is not up to date (revision {} of {}) and cannot be migrated through a pooler: \
+             set DATABASE_DIRECT_URL to PostgreSQL itself, as postgres://user:password@host:5432/database",
+            before.current_version(),
+            latest(&MIGRATOR)
+        );
+    }
+    connection.close().await.ok();
+    Ok(())
+}
+
+/// Where the database stands, unless it has all that this program needs.
+async fn behind(connection: &mut PgConnection) -> Result<Option<Standing>> {
+    let before = standing(connection, &MIGRATOR).await?;
+    before.refuse_unsound(&MIGRATOR)?;
+    let up_to_date = before.in_sync() && reference::is_loaded(connection).await?;
+    Ok((!up_to_date).then_some(before))
 }
 
 /// Applies the revisions up to `target`, each in one transaction, and with the latest one the

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::FromRow;
 use sqlx::migrate::{Migration, Migrator};
 use sqlx::postgres::PgConnection;
+use sqlx::{FromRow, Row};
 
 /// How a revision of the files and of the database compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -63,16 +63,20 @@ pub async fn standing(
     migrator: &Migrator,
 ) -> sqlx::Result<Standing> {
     let mut applied = BTreeMap::new();
-    let table: Option<String> = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
+    // Simple statements, which a pooler lets through.
+    let table = sqlx::raw_sql("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;
-    if table.is_some() {
-        let rows: Vec<Applied> = sqlx::query_as(
+    if table.try_get(0)? {
+        let rows = sqlx::raw_sql(
             "SELECT version, description, installed_on, success, checksum FROM _sqlx_migrations",
         )
         .fetch_all(connection)
         .await?;
-        applied = rows.into_iter().map(|row| (row.version, row)).collect();
+        for row in rows {
+            let row = Applied::from_row(&row)?;
+            applied.insert(row.version, row);
+        }
     }
     Ok(compare(applied, migrator))
 }

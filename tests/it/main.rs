@@ -17,6 +17,7 @@ mod migrations;
 mod model;
 mod order;
 mod outage;
+mod pgbouncer;
 mod pool;
 mod process;
 mod proxy;

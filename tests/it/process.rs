@@ -498,7 +498,7 @@ impl Worker {
     pub async fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address)
             .await
-            .expect("the worker serves");
+            .unwrap_or_else(|error| panic!("the worker does not serve: {error}\n{}", self.log()));
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.address

@@ -25,14 +25,14 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
 
 pub(super) async fn reset(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
     drop_all(arguments, config, "db reset").await?;
-    db::migrate::migrate(&db::options(config.database_url()?, "reset")?).await?;
+    db::migrate::migrate(&db::options(config.direct_url()?, "reset")?).await?;
     say!("dropped and created again, empty");
     Ok(ExitCode::SUCCESS)
 }
 
 async fn drop_all(arguments: &Arguments, config: &Config, command: &str) -> Result<()> {
     refuse_in_production(config, command)?;
-    let options = db::options(config.database_url()?, "drop")?;
+    let options = db::options(config.direct_url()?, "drop")?;
     let mut connection = database(config, "drop").await?;
     let tables = db::drop::tables(&mut connection)
         .await

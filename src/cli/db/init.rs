@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use crate::batch::{Delivery, VerdictCounts};
 use crate::cli::say;
 use crate::cli::verify::summary;
-use crate::config::Config;
+use crate::config::{Config, Pooler};
 use crate::db::migrate::MIGRATOR;
 use crate::db::revisions;
 use crate::event::{CONTENT_TYPE, Message, decode};
@@ -28,9 +28,9 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
-    let url = config.database_url()?;
+    let url = config.direct_url()?;
     let options = db::options(url, "init")?;
-    if is_missing(&options).await? {
+    if is_missing(&options, config).await? {
         Postgres::create_database(url.expose())
             .await
             .with_context(|| format!("cannot create the database {}", db::address(&options)))?;
@@ -62,7 +62,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     })
 }
 
-async fn is_missing(options: &PgConnectOptions) -> Result<bool> {
+async fn is_missing(options: &PgConnectOptions, config: &Config) -> Result<bool> {
     match db::connect(options).await {
         Ok(_) => Ok(false),
         Err(error) => {
@@ -72,8 +72,9 @@ async fn is_missing(options: &PgConnectOptions) -> Result<bool> {
             }
             Err(error).with_context(|| {
                 format!(
-                    "cannot connect to the database at {} (DATABASE_URL)",
-                    db::address(options)
+                    "cannot connect to the database at {} ({})",
+                    db::address(options),
+                    config.direct_setting()
                 )
             })
         }
@@ -92,6 +93,7 @@ async fn add_sample(connection: &mut PgConnection, batch_max: usize) -> Result<V
     let worker = apply::Worker {
         id: format!("init-{}", Utc::now().timestamp_millis()),
         started_at: Utc::now(),
+        pooler: Pooler::None,
     };
     let mut counts = VerdictCounts::default();
     for batch in deliveries.chunks(batch_max) {

@@ -192,7 +192,7 @@ async fn look(migrator: &Migrator, config: &Config) -> Result<(PgConnectOptions,
         .await
         .context("cannot read the schema revision")?;
     connection.close().await.ok();
-    Ok((db::options(config.database_url()?, "migrate")?, standing))
+    Ok((db::options(config.direct_url()?, "migrate")?, standing))
 }
 
 async fn show(json: bool, migrator: &Migrator, config: &Config) -> Result<()> {

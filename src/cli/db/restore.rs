@@ -38,7 +38,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     let Arguments { file, force, json } = arguments;
     let path = file.display();
     check_format(file).with_context(|| format!("cannot restore {path}"))?;
-    let options = db::options(config.database_url()?, "restore")?;
+    let options = db::options(config.direct_url()?, "restore")?;
     let address = db::address(&options);
     let restored = async {
         let server = Server::look(options.clone()).await?;

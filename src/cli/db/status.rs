@@ -84,7 +84,7 @@ async fn status(
             .collect::<Vec<_>>()
     };
     Ok(Status {
-        address: db::address(&db::options(config.database_url()?, "status")?),
+        address: db::address(&db::options(config.direct_url()?, "status")?),
         server: sqlx::query_as(include_str!("server.sql"))
             .fetch_one(connection)
             .await
