@@ -2,6 +2,7 @@
 
 pub mod migrate;
 pub mod pool;
+pub mod schema;
 
 use std::time::Duration;
 

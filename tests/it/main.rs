@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod autogenerate;
 mod boot;
 mod commands;
 mod contract;
