@@ -10,6 +10,7 @@ pub mod pooler;
 mod reference;
 pub mod revisions;
 pub mod rights;
+pub mod schema;
 pub mod statements;
 pub mod turn;
 

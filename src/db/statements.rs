@@ -14,18 +14,20 @@ pub struct Statement<'a> {
     words: Vec<String>,
 }
 
-/// Splits a file; `None` if it holds something that is no SQL.
+/// Splits a file at the semicolons that end a statement; `None` if it holds something that is no SQL.
 pub fn split(sql: &str) -> Option<Vec<Statement<'_>>> {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
         .tokenize_with_location()
         .ok()?;
     let lines = line_starts(sql);
     let mut statements = Vec::new();
-    let (mut start, mut words) = (None, Vec::new());
+    let (mut start, mut words) = (None, Vec::<String>::new());
+    // BEGIN ATOMIC ... END, with CASE ... END inside.
+    let mut open_blocks = 0;
     for token in &tokens {
         match &token.token {
             Token::Whitespace(_) => {}
-            Token::SemiColon => {
+            Token::SemiColon if open_blocks == 0 => {
                 if let Some((line, start)) = start.take() {
                     let text = sql.get(start..offset(sql, &lines, token.span.start)?)?;
                     statements.push(Statement {
@@ -43,7 +45,15 @@ pub fn split(sql: &str) -> Option<Vec<Statement<'_>>> {
                 if let Token::Word(word) = other
                     && word.quote_style.is_none()
                 {
-                    words.push(word.value.to_uppercase());
+                    let last = words.last().map(String::as_str);
+                    let word = word.value.to_uppercase();
+                    match word.as_str() {
+                        "ATOMIC" if last == Some("BEGIN") => open_blocks += 1,
+                        "CASE" if open_blocks > 0 => open_blocks += 1,
+                        "END" if open_blocks > 0 => open_blocks -= 1,
+                        _ => {}
+                    }
+                    words.push(word);
                 }
             }
         }
@@ -158,6 +168,25 @@ mod tests {
                 (5, "COMMENT ON TABLE \"a;b\" IS 'it''s; so'"),
             ]
         );
+    }
+
+    #[test]
+    fn semicolons_inside_a_statement_do_not_end_it() {
+        let whole = [
+            "SELECT 'a;b', \"c;d\", 'it''s;'",
+            r"SELECT E'\';', 1",
+            "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN; END; $$",
+            "SELECT $tag$ $$ ; $tag$, $1",
+            "SELECT 1 -- one; two\n + 1 /* ; /* ; */ ; */ + 1",
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END",
+            "SELECT caseless, end_of_it, beginning FROM \"begin atomic\"",
+        ];
+        for sql in whole {
+            let script = format!("{sql};\nSELECT 2;");
+            let found = split(&script).unwrap();
+            let found: Vec<_> = found.iter().map(|statement| statement.text).collect();
+            assert_eq!(found, [sql, "SELECT 2"]);
+        }
     }
 
     #[test]

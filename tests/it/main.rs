@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod autogenerate;
 mod backup;
 mod boot;
 mod commands;

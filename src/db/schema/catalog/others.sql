@@ -1,0 +1,52 @@
+-- What autogenerate does not write: named, so that a difference is never passed over in silence.
+WITH other AS (
+    SELECT 'pg_class'::regclass AS classid, c.oid, pg_describe_object('pg_class'::regclass, c.oid, 0) AS identity,
+           CASE c.relkind WHEN 'm' THEN pg_get_viewdef(c.oid, true) END AS definition
+    FROM pg_class c
+    WHERE c.relnamespace = 'public'::regnamespace
+      AND (c.relkind IN ('m', 'p', 'f', 'c')
+           OR c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)))
+    UNION ALL
+    -- Enums, domains and ranges.
+    SELECT 'pg_type'::regclass, t.oid, pg_describe_object('pg_type'::regclass, t.oid, 0),
+           concat_ws(' ', format_type(nullif(t.typbasetype, 0), t.typtypmod), t.typdefault,
+                     CASE WHEN t.typnotnull THEN 'NOT NULL' END,
+                     (SELECT string_agg(e.enumlabel, ', ' ORDER BY e.enumsortorder)
+                      FROM pg_enum e WHERE e.enumtypid = t.oid),
+                     (SELECT string_agg(pg_get_constraintdef(k.oid, true), ', ' ORDER BY k.conname)
+                      FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c'))
+    FROM pg_type t
+    WHERE t.typnamespace = 'public'::regnamespace AND t.typtype IN ('e', 'd', 'r')
+    UNION ALL
+    SELECT 'pg_proc'::regclass, p.oid, format('aggregate %s', p.oid::regprocedure), NULL
+    FROM pg_proc p
+    WHERE p.pronamespace = 'public'::regnamespace AND p.prokind IN ('a', 'w')
+    UNION ALL
+    SELECT 'pg_policy'::regclass, p.oid, pg_describe_object('pg_policy'::regclass, p.oid, 0),
+           concat_ws(' ', p.polcmd, p.polpermissive, pg_get_expr(p.polqual, p.polrelid, true),
+                     pg_get_expr(p.polwithcheck, p.polrelid, true))
+    FROM pg_policy p
+    UNION ALL
+    SELECT 'pg_class'::regclass, c.oid, format('row security of %s', c.oid::regclass),
+           CASE WHEN c.relforcerowsecurity THEN 'forced' END
+    FROM pg_class c
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relrowsecurity
+    UNION ALL
+    SELECT 'pg_rewrite'::regclass, r.oid, pg_describe_object('pg_rewrite'::regclass, r.oid, 0),
+           pg_get_ruledef(r.oid, true)
+    FROM pg_rewrite r
+    JOIN pg_class c ON c.oid = r.ev_class
+    WHERE c.relnamespace = 'public'::regnamespace AND r.rulename <> '_RETURN'
+    UNION ALL
+    SELECT 'pg_statistic_ext'::regclass, s.oid, pg_describe_object('pg_statistic_ext'::regclass, s.oid, 0),
+           pg_get_statisticsobjdef(s.oid)
+    FROM pg_statistic_ext s
+    WHERE s.stxnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'pg_extension'::regclass, e.oid, format('extension %s', e.extname), e.extversion
+    FROM pg_extension e
+    WHERE e.extname <> 'plpgsql'
+)
+SELECT o.identity, coalesce(o.definition, '') AS definition
+FROM other o
+WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.oid AND d.deptype = 'e');
