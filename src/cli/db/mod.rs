@@ -18,15 +18,15 @@ pub(super) enum Command {
     Check,
     /// Write a backup with pg_dump, in its custom format, and read it back; also while workers run
     #[command(
-        after_help = "Needs pg_dump and pg_restore of the server's version or a newer one (package postgresql-client).\n\
-        The file holds personal data: only its owner may read it. It stands there when it is complete and not before;\n\
+        after_help = "Needs pg_dump and pg_restore of the server's version or a newer one (package postgresql-client). \
+        The file holds personal data: only its owner may read it. It stands there when it is complete and not before; \
         until then it is FILE.partial. Roles and rights are no part of it: deploy/roles.sql.\n\n\
         Example:\n  paxflow db backup market-$(date +%F).dump"
     )]
     Backup(backup::Arguments),
     /// Restore a backup into an empty database, then verify it
     #[command(
-        after_help = "One transaction: it happens as a whole or not at all. Rows are counted, an older schema is upgraded,\n\
+        after_help = "One transaction: it happens as a whole or not at all. Rows are counted, an older schema is upgraded, \
         and MarketData is compared with its recompute: exit 0 if it is exact, 1 if not.\n\n\
         Example:\n  DATABASE_URL=postgres://paxflow@db/fresh paxflow db restore market-2026-08-01.dump"
     )]
