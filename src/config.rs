@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use sqlx::postgres::PgConnectOptions;
 
 /// What can be set, with its form, default and meaning: the table of `--help` and README.
 pub const SETTINGS: &[Setting] = &[
@@ -17,6 +18,18 @@ pub const SETTINGS: &[Setting] = &[
         form: "postgres://user:password@host:5432/database",
         default: "",
         meaning: "The PostgreSQL database (12 or later). DATABASE_URL_FILE names a file that holds it.",
+    },
+    Setting {
+        name: "DATABASE_POOLER",
+        form: "none or transaction",
+        default: "none",
+        meaning: "What DATABASE_URL leads to: PostgreSQL itself, or a pooler such as PgBouncer in transaction mode.",
+    },
+    Setting {
+        name: "DATABASE_DIRECT_URL",
+        form: "postgres://user:password@host:5432/database",
+        default: "DATABASE_URL",
+        meaning: "PostgreSQL itself, for migrations and every command but run: needed where DATABASE_URL leads to a pooler. DATABASE_DIRECT_URL_FILE names a file that holds it.",
     },
     Setting {
         name: "AMQP_URL",
@@ -116,6 +129,8 @@ pub struct Setting {
 pub struct Config {
     /// `DATABASE_URL`; holds a password.
     pub database_url: Option<Secret>,
+    /// `DATABASE_DIRECT_URL`; holds a password.
+    pub database_direct_url: Option<Secret>,
     /// `AMQP_URL`; holds a password.
     pub amqp_url: Option<Secret>,
     /// `PAXFLOW_HTTP_ADDR`.
@@ -149,6 +164,17 @@ pub struct PoolConfig {
     pub max_overflow: u32,
     /// `DATABASE_POOL_RECYCLE_SECS`: age at which a connection is replaced.
     pub recycle: Duration,
+    /// `DATABASE_POOLER`: what stands between this pool and PostgreSQL.
+    pub pooler: Pooler,
+}
+
+/// What stands between a connection and PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooler {
+    /// Nothing: a connection is a session.
+    None,
+    /// One that gives a connection another session for each transaction.
+    Transaction,
 }
 
 /// Form of the log lines.
@@ -208,7 +234,8 @@ impl Config {
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let settings = Lookup(&lookup);
         Ok(Self {
-            database_url: settings.secret("DATABASE_URL", &["postgres://", "postgresql://"])?,
+            database_url: settings.database("DATABASE_URL")?,
+            database_direct_url: settings.database("DATABASE_DIRECT_URL")?,
             amqp_url: settings.secret("AMQP_URL", &["amqp://", "amqps://"])?,
             http_addr: settings.parse("PAXFLOW_HTTP_ADDR")?,
             exchange: settings.name("PAXFLOW_EXCHANGE")?,
@@ -228,6 +255,7 @@ impl Config {
                     1,
                     86_400,
                 )?),
+                pooler: settings.pooler()?,
             },
             log: settings.text("PAXFLOW_LOG"),
             log_format: settings.log_format()?,
@@ -243,6 +271,28 @@ impl Config {
         self.database_url
             .as_ref()
             .ok_or_else(|| missing("DATABASE_URL"))
+    }
+
+    /// PostgreSQL itself, for what needs a session that lasts: everything but the worker.
+    ///
+    /// # Errors
+    /// If no URL is set that leads there.
+    pub fn direct_url(&self) -> Result<&Secret> {
+        match (&self.database_direct_url, self.pool.pooler) {
+            (Some(url), _) => Ok(url),
+            (None, Pooler::None) => self.database_url(),
+            (None, Pooler::Transaction) => Err(missing("DATABASE_DIRECT_URL").context(
+                "this needs PostgreSQL itself and DATABASE_URL leads to a pooler (DATABASE_POOLER)",
+            )),
+        }
+    }
+
+    /// The setting that [`Config::direct_url`] comes from.
+    pub fn direct_setting(&self) -> &'static str {
+        match self.database_direct_url {
+            Some(_) => "DATABASE_DIRECT_URL",
+            None => "DATABASE_URL",
+        }
     }
 
     /// The broker to work with.
@@ -315,6 +365,16 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
         Ok(value)
     }
 
+    fn database(&self, name: &str) -> Result<Option<Secret>> {
+        let url = self.secret(name, &["postgres://", "postgresql://"])?;
+        match &url {
+            Some(url) if url.expose().parse::<PgConnectOptions>().is_err() => {
+                Err(wrong(name, "cannot be read"))
+            }
+            _ => Ok(url),
+        }
+    }
+
     fn secret(&self, name: &str, schemes: &[&str]) -> Result<Option<Secret>> {
         let file_name = format!("{name}_FILE");
         let value = match ((self.0)(name), (self.0)(&file_name)) {
@@ -330,6 +390,14 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
             return Err(wrong(name, "has a wrong value"));
         }
         Ok(Some(Secret(value)))
+    }
+
+    fn pooler(&self) -> Result<Pooler> {
+        match self.text("DATABASE_POOLER").as_str() {
+            "none" => Ok(Pooler::None),
+            "transaction" => Ok(Pooler::Transaction),
+            _ => Err(wrong("DATABASE_POOLER", "has a wrong value")),
+        }
     }
 
     fn log_format(&self) -> Result<Option<LogFormat>> {
@@ -386,6 +454,8 @@ mod tests {
             ("PAXFLOW_LOG_FORMAT", "xml"),
             ("DATABASE_POOL_SIZE", "-1"),
             ("PAXFLOW_PREFETCH", "65536"),
+            ("DATABASE_POOLER", "session"),
+            ("DATABASE_DIRECT_URL", "postgres://db:port/x"),
         ] {
             let error = config(&[(name, value)]).unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");
@@ -404,6 +474,21 @@ mod tests {
         assert!(!error.contains("canary"), "{error}");
         let config = config(&[("DATABASE_URL", "postgres://joe:canary@db/x")]).unwrap();
         assert!(!format!("{config:?}").contains("canary"));
+    }
+
+    #[test]
+    fn behind_a_pooler_the_direct_url_has_to_be_said() {
+        let url = ("DATABASE_URL", "postgres://joe@pooler/x");
+        let direct = ("DATABASE_DIRECT_URL", "postgres://joe@db/x");
+        let pooler = ("DATABASE_POOLER", "transaction");
+        let direct_of = |pairs: &[_]| match config(pairs).unwrap().direct_url() {
+            Ok(url) => url.expose().to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        assert_eq!(direct_of(&[url]), url.1);
+        assert_eq!(direct_of(&[url, direct]), direct.1);
+        assert_eq!(direct_of(&[url, direct, pooler]), direct.1);
+        assert!(direct_of(&[url, pooler]).contains("DATABASE_DIRECT_URL is not set"));
     }
 
     #[test]

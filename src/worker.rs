@@ -147,7 +147,7 @@ async fn database_answers(worker: &Worker, stop: &mut Stop) -> Result<bool> {
     let mut backoff = Backoff::default();
     while let Err(error) = db::pool::answers(&worker.pool).await {
         if fault_of(&error) != Fault::Transient {
-            return Err(error).context("the database refuses to work with us");
+            return Err(db::pooler::explain(error)).context("the database refuses to work with us");
         }
         worker.health.database(Err(error.to_string()));
         let wait = backoff.next_wait();
@@ -399,7 +399,7 @@ async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<
         };
         if fault_of(&error) != Fault::Transient {
             error!(events, reason = %error, "cannot commit; nothing of the batch is acknowledged");
-            return Err(error).context("the database refuses the batch");
+            return Err(db::pooler::explain(error)).context("the database refuses the batch");
         }
         counter!(telemetry::RETRIES).increment(1);
         worker.health.held(error.to_string());

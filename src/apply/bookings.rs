@@ -10,6 +10,7 @@ use sqlx::{PgConnection, Postgres, Row};
 
 use super::Written;
 use crate::batch::{ByKey, Newest, Precedence};
+use crate::config::Pooler;
 use crate::event::{Booking, BookingStatus, State};
 use crate::market::{Counted, Demand};
 
@@ -40,6 +41,7 @@ impl<'a> Replaced<'a> {
 /// Writes the bookings that are newer than what is stored.
 pub(super) async fn write<'a>(
     connection: &mut PgConnection,
+    pooler: Pooler,
     bookings: &'a ByKey<'a, Booking<'a>>,
 ) -> sqlx::Result<(Written, Vec<Replaced<'a>>)> {
     let mut written = Written::default();
@@ -48,7 +50,7 @@ pub(super) async fn write<'a>(
         return Ok((written, replaced));
     }
     let inserted: HashSet<String> = Columns::of(bookings.values())
-        .bind(sqlx::query(include_str!("insert_bookings.sql")))
+        .bind(pooler.query(include_str!("insert_bookings.sql")))
         .try_map(|row: PgRow| row.try_get(0))
         .fetch_all(&mut *connection)
         .await?
@@ -66,7 +68,8 @@ pub(super) async fn write<'a>(
     if known.is_empty() {
         return Ok((written, replaced));
     }
-    let stored = sqlx::query(include_str!("lock_bookings.sql"))
+    let stored = pooler
+        .query(include_str!("lock_bookings.sql"))
         .bind(known)
         .fetch_all(&mut *connection)
         .await?;
@@ -86,7 +89,7 @@ pub(super) async fn write<'a>(
     }
     if !newer.is_empty() {
         Columns::of(newer)
-            .bind(sqlx::query(include_str!("update_bookings.sql")))
+            .bind(pooler.query(include_str!("update_bookings.sql")))
             .execute(connection)
             .await?;
     }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
+use crate::config::Pooler;
 use crate::market::{DemandKey, Rollup};
 
 #[derive(Default)]
@@ -36,7 +37,11 @@ impl<'a> Keys<'a> {
 }
 
 /// Adds every change of the rollup, then removes the rows that it has emptied.
-pub(super) async fn add(connection: &mut PgConnection, rollup: &Rollup<'_>) -> sqlx::Result<()> {
+pub(super) async fn add(
+    connection: &mut PgConnection,
+    pooler: Pooler,
+    rollup: &Rollup<'_>,
+) -> sqlx::Result<()> {
     let mut columns = Columns::default();
     let mut shrunk = Keys::default();
     for (key, delta) in rollup.changes() {
@@ -60,7 +65,8 @@ pub(super) async fn add(connection: &mut PgConnection, rollup: &Rollup<'_>) -> s
     if columns.keys.flight_ids.is_empty() {
         return Ok(());
     }
-    sqlx::query(include_str!("add_demand.sql"))
+    pooler
+        .query(include_str!("add_demand.sql"))
         .bind(columns.keys.flight_ids)
         .bind(columns.keys.cabins)
         .bind(columns.keys.currencies)
@@ -75,7 +81,8 @@ pub(super) async fn add(connection: &mut PgConnection, rollup: &Rollup<'_>) -> s
         .execute(&mut *connection)
         .await?;
     if !shrunk.flight_ids.is_empty() {
-        sqlx::query(include_str!("delete_empty_demand.sql"))
+        pooler
+            .query(include_str!("delete_empty_demand.sql"))
             .bind(shrunk.flight_ids)
             .bind(shrunk.cabins)
             .bind(shrunk.currencies)

@@ -9,11 +9,13 @@ use sqlx::{PgConnection, Postgres, Row};
 
 use super::Written;
 use crate::batch::{ByKey, Newest, Precedence};
+use crate::config::Pooler;
 use crate::event::{Flight, SeatsByCabin, State};
 
 /// Writes the flights that are newer than what is stored.
 pub(super) async fn write(
     connection: &mut PgConnection,
+    pooler: Pooler,
     flights: &ByKey<'_, Flight<'_>>,
 ) -> sqlx::Result<Written> {
     let mut written = Written::default();
@@ -21,7 +23,7 @@ pub(super) async fn write(
         return Ok(written);
     }
     let inserted: HashSet<String> = Columns::of(flights.values())
-        .bind(sqlx::query(include_str!("insert_flights.sql")))
+        .bind(pooler.query(include_str!("insert_flights.sql")))
         .try_map(|row: PgRow| row.try_get(0))
         .fetch_all(&mut *connection)
         .await?
@@ -38,7 +40,8 @@ pub(super) async fn write(
     if known.is_empty() {
         return Ok(written);
     }
-    let stored = sqlx::query(include_str!("lock_flights.sql"))
+    let stored = pooler
+        .query(include_str!("lock_flights.sql"))
         .bind(known)
         .fetch_all(&mut *connection)
         .await?;
@@ -57,7 +60,7 @@ pub(super) async fn write(
     }
     if !newer.is_empty() {
         Columns::of(newer)
-            .bind(sqlx::query(include_str!("update_flights.sql")))
+            .bind(pooler.query(include_str!("update_flights.sql")))
             .execute(connection)
             .await?;
     }

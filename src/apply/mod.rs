@@ -12,9 +12,10 @@ mod flights;
 mod quarantine;
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 use crate::batch::{self, Delivery, Folded, Precedence, Verdict, VerdictCounts};
+use crate::config::Pooler;
 use crate::db::{Fault, fault_of};
 use crate::event::{Reason, Rejected};
 use crate::market::Rollup;
@@ -26,6 +27,8 @@ pub struct Worker {
     pub id: String,
     /// When it started.
     pub started_at: DateTime<Utc>,
+    /// What its connections lead to.
+    pub pooler: Pooler,
 }
 
 /// What became of the entities of one kind.
@@ -100,9 +103,10 @@ async fn commit(
     mut folded: Folded<'_>,
     sqlstate: Option<&str>,
 ) -> sqlx::Result<VerdictCounts> {
-    let mut transaction = connection.begin().await?;
-    let flights = flights::write(&mut transaction, &folded.flights).await?;
-    let (bookings, replaced) = bookings::write(&mut transaction, &folded.bookings).await?;
+    let pooler = worker.pooler;
+    let mut transaction = pooler.begin(connection).await?;
+    let flights = flights::write(&mut transaction, pooler, &folded.flights).await?;
+    let (bookings, replaced) = bookings::write(&mut transaction, pooler, &folded.bookings).await?;
     let mut rollup = Rollup::default();
     for change in &replaced {
         if let Some(counted) = &change.stored {
@@ -112,18 +116,20 @@ async fn commit(
             rollup.add(booking, change.event_at);
         }
     }
-    demand::add(&mut transaction, &rollup).await?;
+    demand::add(&mut transaction, pooler, &rollup).await?;
 
     let mut counts = folded.counts + flights.counts + bookings.counts;
     let conflicts = flights.conflicts.iter().chain(&bookings.conflicts);
     folded
         .rejected
         .extend(conflicts.map(|delivery| (*delivery, batch::conflict())));
-    quarantine::set_aside(&mut transaction, deliveries, &folded.rejected, sqlstate).await?;
+    let rejected = &folded.rejected;
+    quarantine::set_aside(&mut transaction, pooler, deliveries, rejected, sqlstate).await?;
     for _ in &folded.rejected {
         counts.count(Verdict::Quarantined);
     }
-    sqlx::query(include_str!("progress.sql"))
+    pooler
+        .query(include_str!("progress.sql"))
         .bind(&worker.id)
         .bind(worker.started_at)
         .bind(folded.last_event_at)

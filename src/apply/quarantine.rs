@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::PgConnection;
 
 use crate::batch::Delivery;
+use crate::config::Pooler;
 use crate::event::{CONTRACT_VERSION, Rejected};
 
 #[derive(Default)]
@@ -27,6 +28,7 @@ struct Columns<'a> {
 /// Writes one row for each body and reason, in ascending order of both.
 pub(super) async fn set_aside(
     connection: &mut PgConnection,
+    pooler: Pooler,
     deliveries: &[Delivery],
     rejected: &[(usize, Rejected)],
     sqlstate: Option<&str>,
@@ -60,7 +62,8 @@ pub(super) async fn set_aside(
         columns.sqlstates.push(sqlstate);
         columns.times_received.push(times_received);
     }
-    sqlx::query(include_str!("quarantine.sql"))
+    pooler
+        .query(include_str!("quarantine.sql"))
         .bind(columns.reasons)
         .bind(columns.paths)
         .bind(columns.details)

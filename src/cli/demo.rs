@@ -58,6 +58,7 @@ pub(super) async fn run(arguments: &Arguments, mut config: Config) -> Result<Exi
             started.elapsed().as_secs_f64()
         );
         config.database_url = Some(Secret::new(sandbox.database_url()));
+        config.database_direct_url = config.database_url.clone();
         config.amqp_url = Some(Secret::new(sandbox.amqp_url()));
         private = Some(sandbox);
     }
@@ -84,10 +85,10 @@ async fn interrupted() {
 }
 
 async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
-    let options = db::options(config.database_url()?, "demo")?;
+    let options = db::options(config.direct_url()?, "demo")?;
     println!(
         "Migrating the database to revision {} ...",
-        db::migrate::latest()
+        db::revisions::latest(&db::migrate::MIGRATOR)
     );
     db::migrate::migrate(&options).await?;
 
@@ -102,6 +103,7 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
     let identity = apply::Worker {
         id: format!("demo-{}", Utc::now().timestamp_millis()),
         started_at: Utc::now(),
+        pooler: config.pool.pooler,
     };
     let worker = Worker {
         identity,

@@ -1,6 +1,7 @@
 //! The commands: one file each.
 
 mod check;
+mod confirm;
 mod db;
 mod demo;
 mod docs;
@@ -65,7 +66,7 @@ enum Command {
     #[command(after_help = "Example:\n  paxflow status --json")]
     Status(status::Arguments),
     /// Manage the database: revisions, reference data, backups
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  paxflow db status")]
     Db(db::Command),
     /// Print shell completions
     #[command(after_help = "Example:\n  paxflow completions bash > /etc/bash_completion.d/paxflow")]
@@ -148,11 +149,15 @@ fn with_runtime(command: impl AsyncFnOnce(Config) -> Result<ExitCode>) -> Result
 
 /// Connects a command to the database.
 async fn database(config: &Config, purpose: &str) -> Result<PgConnection> {
-    let options = crate::db::options(config.database_url()?, purpose)?;
-    crate::db::connect(&options).await.with_context(|| {
-        format!(
-            "cannot connect to the database at {} (DATABASE_URL)",
-            crate::db::address(&options)
-        )
-    })
+    let options = crate::db::options(config.direct_url()?, purpose)?;
+    let connected = crate::db::connect(&options).await;
+    connected
+        .map_err(crate::db::pooler::explain)
+        .with_context(|| {
+            format!(
+                "cannot connect to the database at {} ({})",
+                crate::db::address(&options),
+                config.direct_setting()
+            )
+        })
 }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::backoff::Backoff;
 use crate::broker::{self, Topology};
-use crate::config::Config;
+use crate::config::{Config, Pooler};
 use crate::db::{self, Fault, fault_of};
 use crate::health::Health;
 use crate::worker::{self, Stop, Worker};
@@ -30,7 +30,10 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         .context("cannot tell where it serves")?;
     tokio::spawn(http::serve(listener, health.clone(), metrics));
 
-    let options = db::options(config.database_url()?, "worker")?;
+    let pooler = config.pool.pooler;
+    let options = pooler.options(config.database_url()?, "worker")?;
+    let direct = config.direct_url().ok();
+    let direct = direct.map(|url| db::options(url, "worker")).transpose()?;
     let amqp_url = config.amqp_url()?.clone();
     info!(
         database = db::address(&options),
@@ -39,11 +42,11 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
-    if !migrate(&options, &health, &mut stop.clone()).await? {
+    if !migrate(direct.as_ref(), &options, &health, &mut stop.clone()).await? {
         return Ok(ExitCode::SUCCESS);
     }
     let worker = Worker {
-        identity: identity(),
+        identity: identity(pooler),
         amqp_url,
         topology: Topology {
             exchange: config.exchange,
@@ -60,11 +63,20 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Brings the schema up to date, waiting for a database that is not there yet; `false` if told to
-/// stop meanwhile.
-async fn migrate(options: &PgConnectOptions, health: &Health, stop: &mut Stop) -> Result<bool> {
+/// Brings the schema up to date, or sees that it is if nothing leads to PostgreSQL itself, waiting for
+/// a database that is not there yet; `false` if told to stop meanwhile.
+async fn migrate(
+    direct: Option<&PgConnectOptions>,
+    pooled: &PgConnectOptions,
+    health: &Health,
+    stop: &mut Stop,
+) -> Result<bool> {
+    let options = direct.unwrap_or(pooled);
     let mut backoff = Backoff::default();
-    while let Err(error) = db::migrate::migrate(options).await {
+    while let Err(error) = match direct {
+        Some(direct) => db::migrate::migrate(direct).await,
+        None => db::migrate::require_latest(pooled).await,
+    } {
         let cause = error
             .chain()
             .find_map(|cause| cause.downcast_ref::<sqlx::Error>());
@@ -88,7 +100,7 @@ async fn migrate(options: &PgConnectOptions, health: &Health, stop: &mut Stop) -
 }
 
 /// A name that no other worker has or had.
-fn identity() -> apply::Worker {
+fn identity(pooler: Pooler) -> apply::Worker {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let started_at = Utc::now();
     let id = format!(
@@ -97,7 +109,11 @@ fn identity() -> apply::Worker {
         std::process::id(),
         started_at.timestamp_millis()
     );
-    apply::Worker { id, started_at }
+    apply::Worker {
+        id,
+        started_at,
+        pooler,
+    }
 }
 
 /// SIGTERM or SIGINT requests a stop; a second one ends the process where it stands, which loses

@@ -12,7 +12,8 @@ use sqlx::{FromRow, Row};
 use super::say;
 use crate::broker;
 use crate::config::Config;
-use crate::db;
+use crate::db::migrate::MIGRATOR;
+use crate::db::revisions;
 
 /// How long the rate is measured for.
 const RATE_OVER: Duration = Duration::from_secs(1);
@@ -85,14 +86,13 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
 }
 
 async fn look(connection: &mut PgConnection, config: &Config) -> Result<Status> {
-    let revision = db::migrate::revision(connection)
+    let standing = revisions::standing(connection, &MIGRATOR)
         .await
         .context("cannot read the schema revision")?;
+    let (current, latest) = (standing.current_version(), revisions::latest(&MIGRATOR));
     anyhow::ensure!(
-        revision.current == revision.latest,
-        "the schema is at revision {} and this program knows {}: start paxflow run to migrate it",
-        revision.current,
-        revision.latest
+        current == latest,
+        "the schema is at revision {current} and this program knows {latest}: see paxflow db status"
     );
     let before = workers(connection).await?;
     tokio::time::sleep(RATE_OVER).await;
@@ -101,8 +101,8 @@ async fn look(connection: &mut PgConnection, config: &Config) -> Result<Status> 
     let last_verify =
         "SELECT finished_at, row_count, drift_count FROM verifications ORDER BY id DESC LIMIT 1";
     Ok(Status {
-        schema_revision: revision.current,
-        latest_revision: revision.latest,
+        schema_revision: current,
+        latest_revision: latest,
         queue: queue(config).await?,
         events_per_second: (workers.received - before.received) as f64 / RATE_OVER.as_secs_f64(),
         workers,

@@ -18,7 +18,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
 use super::client::{Client, first_complaint, start};
-use super::migrate;
+use super::migrate::MIGRATOR;
+use super::revisions;
 
 /// How a file in pg_dump's custom format begins.
 pub const MAGIC: &[u8] = b"PGDMP";
@@ -88,7 +89,9 @@ impl Server {
         sqlx::raw_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
             .execute(&mut *shared)
             .await?;
-        let revision = migrate::revision(&mut shared).await?.current;
+        let revision = revisions::standing(&mut shared, &MIGRATOR)
+            .await?
+            .current_version();
         ensure!(
             revision > 0,
             "there is nothing to back up: the database has no paxflow schema"

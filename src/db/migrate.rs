@@ -1,70 +1,26 @@
-//! The schema: embedded revisions, applied on boot by whoever comes first.
+//! Changes of the schema: on boot by whoever comes first, and by hand.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use chrono::{DateTime, Utc};
-use sqlx::migrate::{MigrateError, Migrator};
+use anyhow::{Context, Result, anyhow, bail};
+use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{Connection, Row};
+use sqlx::{AssertSqlSafe, Connection};
 use tracing::info;
-use xxhash_rust::xxh3::xxh3_64;
 
-/// The revisions that this program knows.
+use super::revisions::{self, Standing, down, file_name, latest, ups};
+use super::statements::{Statement, split};
+use super::turn::{Patience, Turn};
+use super::{Fault, fault_of, reference, rights};
+
+/// The revisions that this program was built with.
 pub static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
-
-/// Every airport with an IATA code, as `airports` holds them.
-const AIRPORTS: &str = include_str!("../../migrations/reference/airports.csv");
-
-/// How long a worker waits for another one that is migrating.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// SQLSTATE of what a role may not do.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// Where a database stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revision {
-    /// The newest applied revision; 0 for an empty database.
-    pub current: i64,
-    /// When it was applied.
-    pub applied_at: Option<DateTime<Utc>>,
-    /// The newest revision that this program knows.
-    pub latest: i64,
-}
-
-/// The newest revision that this program knows.
-pub fn latest() -> i64 {
-    MIGRATOR
-        .iter()
-        .map(|migration| migration.version)
-        .max()
-        .unwrap_or(0)
-}
-
-/// Reads where a database stands.
-///
-/// # Errors
-/// What the database says.
-pub async fn revision(connection: &mut PgConnection) -> sqlx::Result<Revision> {
-    let mut revision = Revision {
-        current: 0,
-        applied_at: None,
-        latest: latest(),
-    };
-    let known: Option<String> = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
-        .fetch_one(&mut *connection)
-        .await?;
-    if known.is_some() {
-        let newest =
-            "SELECT version, installed_on FROM _sqlx_migrations ORDER BY version DESC LIMIT 1";
-        if let Some(row) = sqlx::query(newest).fetch_optional(connection).await? {
-            revision.current = row.try_get(0)?;
-            revision.applied_at = row.try_get(1)?;
-        }
-    }
-    Ok(revision)
-}
+/// What a failed revision waits for when its failing statement is looked for.
+const SEARCH_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Brings the schema to the latest revision and loads the reference data, on a connection of its own.
 ///
@@ -76,26 +32,14 @@ pub async fn revision(connection: &mut PgConnection) -> sqlx::Result<Revision> {
 pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
     let mut connection = super::connect(options)
         .await
+        .map_err(super::pooler::explain)
         .context("cannot connect to migrate")?;
-    let before = revision(&mut connection)
-        .await
-        .context("cannot read the schema revision")?;
-    if before.current > before.latest {
-        bail!(
-            "the schema is at revision {}, this program knows revisions up to {}: run a newer paxflow",
-            before.current,
-            before.latest
-        );
-    }
-    if before.current > 0 {
-        // The migrator compares only when it has a revision to add.
-        refuse_edited(&mut connection).await?;
-    }
-    if before.current < before.latest || !airports_loaded(&mut connection).await? {
-        upgrade(&mut connection, &before).await?;
+    if let Some(before) = behind(&mut connection).await? {
+        let newest = latest(&MIGRATOR);
+        upgrade(options, &MIGRATOR, newest, Patience::default()).await?;
         info!(
-            from = before.current,
-            to = before.latest,
+            from = before.current_version(),
+            to = newest,
             "schema is up to date"
         );
     }
@@ -103,111 +47,179 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
     Ok(())
 }
 
-/// Fails if the file of an applied revision has changed since: nobody knows what this schema is.
-async fn refuse_edited(connection: &mut PgConnection) -> Result<()> {
-    let applied: Vec<(i64, Vec<u8>)> =
-        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations ORDER BY version")
-            .fetch_all(connection)
-            .await
-            .context("cannot read the applied revisions")?;
-    for (version, checksum) in applied {
-        let mut known = MIGRATOR
-            .iter()
-            .filter(|migration| migration.version == version);
-        if known.any(|known| known.migration_type.is_up_migration() && *known.checksum != *checksum)
-        {
-            return Err(explain(MigrateError::VersionMismatch(version)));
-        }
+/// Fails unless the database is up to date: all that can be done about it through a pooler.
+///
+/// # Errors
+/// As [`migrate`], and if there is something to migrate.
+pub async fn require_latest(options: &PgConnectOptions) -> Result<()> {
+    let mut connection = super::connect(options)
+        .await
+        .map_err(super::pooler::explain)
+        .context("cannot connect to see the schema revision")?;
+    if let Some(before) = behind(&mut connection).await? {
+        bail!(
+            "the database is not up to date (revision {} of {}) and cannot be migrated through a pooler: \
+             set DATABASE_DIRECT_URL to PostgreSQL itself, as postgres://user:password@host:5432/database",
+            before.current_version(),
+            latest(&MIGRATOR)
+        );
     }
+    connection.close().await.ok();
     Ok(())
 }
 
-async fn upgrade(connection: &mut PgConnection, before: &Revision) -> Result<()> {
-    // The migrator waits for its lock without limit by itself, and keeps it when a revision fails:
-    // both end with this connection.
-    let lock_timeout = format!("SET lock_timeout = '{}s'", LOCK_TIMEOUT.as_secs());
-    sqlx::raw_sql(sqlx::AssertSqlSafe(lock_timeout))
-        .execute(&mut *connection)
-        .await?;
-    MIGRATOR
-        .run(&mut *connection)
-        .await
-        .map_err(|error| name_the_owner(explain(error), before))?;
-    load_airports(connection)
-        .await
-        .context("cannot load the airports")?;
-    super::rights::grant(connection)
-        .await
-        .context("cannot give the roles of deploy/roles.sql their rights")
+/// Where the database stands, unless it has all that this program needs.
+async fn behind(connection: &mut PgConnection) -> Result<Option<Standing>> {
+    let before = standing(connection, &MIGRATOR).await?;
+    before.refuse_unsound(&MIGRATOR)?;
+    let up_to_date = before.in_sync() && reference::is_loaded(connection).await?;
+    Ok((!up_to_date).then_some(before))
 }
 
-/// Says who has to do what this role may not.
-fn name_the_owner(error: anyhow::Error, before: &Revision) -> anyhow::Error {
-    let mut causes = error.chain();
-    let code = causes.find_map(|cause| {
-        cause
-            .downcast_ref::<sqlx::Error>()?
-            .as_database_error()?
-            .code()
+/// Applies the revisions up to `target`, each in one transaction, and with the latest one the
+/// reference data.
+///
+/// # Errors
+/// The file and statement that failed, which left nothing behind, or who holds a lock.
+pub async fn upgrade(
+    options: &PgConnectOptions,
+    migrator: &Migrator,
+    target: i64,
+    patience: Patience,
+) -> Result<()> {
+    let (mut turn, standing) = start(options, migrator, patience).await?;
+    let applied = migrator.run_to(target, &mut turn.connection).await;
+    if let Err(error) = applied {
+        return Err(explain(turn, &standing, error, ups(migrator)).await);
+    }
+    if target >= latest(&MIGRATOR) {
+        reference::load(&mut turn.connection)
+            .await
+            .context("cannot load the airports")?;
+    }
+    rights::grant(&mut turn.connection)
+        .await
+        .context("cannot give the roles of deploy/roles.sql their rights")?;
+    turn.end().await;
+    Ok(())
+}
+
+/// Takes the revisions after `target` back, newest first, each in one transaction.
+///
+/// # Errors
+/// As [`upgrade`]; also if one of them has no file that takes it back.
+pub async fn downgrade(
+    options: &PgConnectOptions,
+    migrator: &Migrator,
+    target: i64,
+    patience: Patience,
+) -> Result<()> {
+    let (mut turn, standing) = start(options, migrator, patience).await?;
+    let downs = |version| down(migrator, version);
+    let one_way = standing.revisions.iter().find(|revision| {
+        revision.version > target
+            && revision.applied_at.is_some()
+            && downs(revision.version).is_none()
     });
-    if code.as_deref() != Some(INSUFFICIENT_PRIVILEGE) {
-        return error;
+    if let Some(revision) = one_way {
+        return Err(anyhow!(
+            "revision {} ({}) has no file that takes it back: restore a backup from before it",
+            revision.version,
+            revision.message
+        ));
     }
-    anyhow::anyhow!(
-        "the schema is at revision {} of {}, and this role may not change it: run `paxflow db migrate upgrade` as a member of paxflow_owner",
-        before.current,
-        before.latest
-    )
+    let taken_back = migrator.undo(&mut turn.connection, target).await;
+    if let Err(error) = taken_back {
+        let downs = migrator
+            .iter()
+            .filter(|file| file.migration_type.is_down_migration());
+        return Err(explain(turn, &standing, error, downs).await);
+    }
+    turn.end().await;
+    Ok(())
 }
 
-fn explain(error: MigrateError) -> anyhow::Error {
-    match error {
-        MigrateError::VersionMissing(version) => anyhow::anyhow!(
-            "the schema has revision {version}, which this program does not know: run a newer paxflow"
-        ),
-        MigrateError::VersionMismatch(version) => {
-            anyhow::anyhow!("revision {version} was edited after it was applied: restore its file")
+async fn standing(connection: &mut PgConnection, migrator: &Migrator) -> Result<Standing> {
+    revisions::standing(connection, migrator)
+        .await
+        .context("cannot read the schema revision")
+}
+
+/// Waits for its turn and looks where the database stands by then.
+async fn start(
+    options: &PgConnectOptions,
+    migrator: &Migrator,
+    patience: Patience,
+) -> Result<(Turn, Standing)> {
+    let mut turn = Turn::take(options, patience).await?;
+    let standing = standing(&mut turn.connection, migrator).await?;
+    standing.refuse_unsound(migrator)?;
+    Ok((turn, standing))
+}
+
+/// Names the file and the statement, and who holds the lock if it is for that.
+async fn explain<'a>(
+    mut turn: Turn,
+    before: &Standing,
+    error: MigrateError,
+    mut files: impl Iterator<Item = &'a Migration>,
+) -> anyhow::Error {
+    if sqlstate(&error).as_deref() == Some(INSUFFICIENT_PRIVILEGE) {
+        return anyhow!(
+            "the schema is at revision {} of {}, and this role may not change it: run `paxflow db migrate upgrade` as a member \
+             of paxflow_owner",
+            before.current_version(),
+            latest(&MIGRATOR)
+        );
+    }
+    let MigrateError::ExecuteMigration(cause, version) = error else {
+        return anyhow::Error::new(error).context("cannot change the schema");
+    };
+    let Some(file) = files.find(|file| file.version == version) else {
+        return anyhow::Error::new(cause).context(format!("revision {version} failed"));
+    };
+    let mut what = format!("revision {version} failed in {}", file_name(file));
+    if let Some(statement) = failing_statement(&mut turn, file).await {
+        what = format!("{what}, line {}: {}", statement.line, statement.headline());
+    }
+    let sqlstate = sqlstate(&cause).unwrap_or_default();
+    if sqlstate == "55P03" {
+        what = format!(
+            "{what}: the lock it needs is held{}; end that session or try again later",
+            turn.held_by()
+        );
+    }
+    if !file.no_tx {
+        what.push_str("; nothing of it remains");
+    }
+    match fault_of(&cause) {
+        // What the server says of a value quotes it, and it may be a passenger's.
+        Fault::Data { .. } => {
+            anyhow!("{what} (SQLSTATE {sqlstate}: what is stored does not fit)")
         }
-        other => anyhow::Error::new(other).context("cannot migrate the schema"),
+        Fault::Transient | Fault::Permanent => anyhow::Error::new(cause).context(what),
     }
 }
 
-fn checksum() -> String {
-    format!("{:016x}", xxh3_64(AIRPORTS.as_bytes()))
+fn sqlstate(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let answer = causes.find_map(|cause| cause.downcast_ref::<sqlx::Error>()?.as_database_error());
+    answer?.code().map(Into::into)
 }
 
-async fn airports_loaded(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let loaded: Option<String> =
-        sqlx::query_scalar("SELECT checksum FROM reference_data WHERE name = 'airports'")
-            .fetch_optional(connection)
-            .await?;
-    Ok(loaded.as_deref() == Some(&checksum()))
-}
-
-async fn load_airports(connection: &mut PgConnection) -> sqlx::Result<()> {
-    let mut transaction = connection.begin().await?;
-    // Workers that start together take turns; the second finds the work done.
-    sqlx::raw_sql("LOCK TABLE reference_data IN SHARE ROW EXCLUSIVE MODE")
-        .execute(&mut *transaction)
-        .await?;
-    if airports_loaded(&mut transaction).await? {
-        return Ok(());
+/// Runs a failed revision once more, statement by statement, in a transaction that is rolled back:
+/// the server does not tell which statement of a file failed.
+async fn failing_statement<'a>(turn: &mut Turn, file: &'a Migration) -> Option<Statement<'a>> {
+    if file.no_tx {
+        return None;
     }
-    sqlx::raw_sql("CREATE TEMPORARY TABLE shipped_airports (LIKE airports) ON COMMIT DROP")
-        .execute(&mut *transaction)
-        .await?;
-    let mut copy = transaction
-        .copy_in_raw("COPY shipped_airports FROM STDIN (FORMAT csv, HEADER)")
-        .await?;
-    copy.send(AIRPORTS.as_bytes()).await?;
-    let rows = copy.finish().await?;
-    sqlx::raw_sql(include_str!("load_airports.sql"))
-        .execute(&mut *transaction)
-        .await?;
-    sqlx::query(include_str!("note_reference_data.sql"))
-        .bind(checksum())
-        .bind(rows as i64)
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await
+    turn.wait_at_most(SEARCH_LOCK_TIMEOUT).await.ok()?;
+    let mut transaction = turn.connection.begin().await.ok()?;
+    for statement in split(file.sql.as_str())? {
+        let again = sqlx::raw_sql(AssertSqlSafe(statement.text)).execute(&mut *transaction);
+        if again.await.is_err() {
+            return Some(statement);
+        }
+    }
+    None
 }

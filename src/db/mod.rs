@@ -2,9 +2,16 @@
 
 pub mod backup;
 pub mod client;
+pub mod drop;
+mod holders;
 pub mod migrate;
 pub mod pool;
+pub mod pooler;
+mod reference;
+pub mod revisions;
 pub mod rights;
+pub mod statements;
+pub mod turn;
 
 use std::time::Duration;
 
@@ -16,6 +23,13 @@ use crate::config::Secret;
 
 /// How long a connection may take to be made before it counts as an outage.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Settings of every session.
+const SESSION: [(&str, &str); 3] = [
+    ("timezone", "UTC"),
+    ("client_min_messages", "error"),
+    ("idle_in_transaction_session_timeout", "15s"),
+];
 
 /// Whose fault an error is, which decides what is done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +47,9 @@ pub enum Fault {
 
 /// Whose fault an error is.
 pub fn fault_of(error: &sqlx::Error) -> Fault {
+    if pooler::is_refusal(error) {
+        return Fault::Permanent;
+    }
     match error {
         sqlx::Error::Database(error) => {
             let sqlstate = error.code().unwrap_or_default();
@@ -60,19 +77,19 @@ pub fn fault_of(error: &sqlx::Error) -> Fault {
 /// # Errors
 /// If the URL is not one.
 pub fn options(url: &Secret, purpose: &str) -> Result<PgConnectOptions> {
+    Ok(plain_options(url, purpose)?
+        .options(SESSION)
+        .options([("tcp_keepalives_idle", "10")]))
+}
+
+fn plain_options(url: &Secret, purpose: &str) -> Result<PgConnectOptions> {
     let options: PgConnectOptions = url.expose().parse().ok().context(
-        "DATABASE_URL cannot be read: expected postgres://user:password@host:5432/database",
+        "the database's URL cannot be read: expected postgres://user:password@host:5432/database",
     )?;
     Ok(options
         .application_name(&format!("paxflow {purpose}"))
         .statement_cache_capacity(64)
-        .disable_statement_logging()
-        .options([
-            ("timezone", "UTC"),
-            ("client_min_messages", "error"),
-            ("idle_in_transaction_session_timeout", "15s"),
-            ("tcp_keepalives_idle", "10"),
-        ]))
+        .disable_statement_logging())
 }
 
 /// Opens one connection, outside the pool.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
 
-use crate::config::PoolConfig;
+use crate::config::{PoolConfig, Pooler};
 
 /// How long a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,7 +16,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Batches look rows up by key, many at once. The planner does not see how many, and a plan made while
 /// a table was empty would go on scanning it when it has grown.
-const KEY_LOOKUPS: [(&str, &str); 3] = [
+pub(super) const KEY_LOOKUPS: [(&str, &str); 3] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("jit", "off"),
@@ -29,6 +29,10 @@ const KEY_LOOKUPS: [(&str, &str); 3] = [
 pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
     let opened: Arc<OnceLock<PgPool>> = Arc::default();
     let returned_to = Arc::clone(&opened);
+    let options = match config.pooler {
+        Pooler::None => options.options(KEY_LOOKUPS),
+        Pooler::Transaction => options,
+    };
     let pool = PgPoolOptions::new()
         .max_connections(config.size + config.max_overflow)
         .max_lifetime(config.recycle)
@@ -46,7 +50,7 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
                 Ok(keep && sqlx::raw_sql("ROLLBACK").execute(connection).await.is_ok())
             })
         })
-        .connect_lazy_with(options.options(KEY_LOOKUPS));
+        .connect_lazy_with(options);
     opened.get_or_init(|| pool.clone());
     pool
 }
@@ -57,7 +61,7 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
 /// What it says, or that it says nothing.
 pub async fn answers(pool: &PgPool) -> sqlx::Result<()> {
     let mut connection = pool.acquire().await?;
-    let question = sqlx::query("SELECT 1").execute(&mut *connection);
+    let question = sqlx::raw_sql("SELECT 1").execute(&mut *connection);
     match tokio::time::timeout(ANSWER_TIMEOUT, question).await {
         Ok(answer) => answer.map(|_| ()),
         Err(_) => Err(abandon(connection, ANSWER_TIMEOUT)),

@@ -180,6 +180,8 @@ fn postgresql_dir(port: u16, password: &str, options: &Options) -> Result<TempDi
         ("unix_socket_directories", &socket_dir),
         // Under the data directory: a killed server then leaves nothing in /dev/shm, which is also tiny in containers.
         ("dynamic_shared_memory_type", "mmap"),
+        // As the server asks for it; before PostgreSQL 14 the default is another.
+        ("password_encryption", "scram-sha-256"),
         ("max_connections", "200"),
         ("shared_buffers", "256MB"),
         ("max_wal_size", "2GB"),

@@ -1,7 +1,9 @@
-# Debian keeps initdb and postgres out of PATH; the newest version wins.
-for bin in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V); do
-    PATH=$bin:$PATH
-done
+# Debian keeps initdb and postgres out of PATH; the newest version wins, unless PATH says which one.
+if ! { command -v initdb && command -v postgres; } >/dev/null; then
+    for bin in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V); do
+        PATH=$bin:$PATH
+    done
+fi
 last_signal=QUIT # at once, but shared memory is released
 
 # PostgreSQL refuses to run as root.

@@ -144,7 +144,10 @@ async fn what_is_restored_is_what_was_backed_up() {
     .await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     let backup: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(backup["revision"], json!(db::migrate::latest()));
+    assert_eq!(
+        backup["revision"],
+        json!(db::revisions::latest(&db::migrate::MIGRATOR))
+    );
     assert_eq!(backup["rows"]["public.bookings"], json!(200));
     assert_eq!(backup["rows"]["public.users"], json!(7));
     assert_eq!(backup["rows"]["public.user_sessions"], json!(0));

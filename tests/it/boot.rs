@@ -5,26 +5,27 @@ use std::time::Duration;
 
 use paxflow::db;
 use sqlx::{AssertSqlSafe, Connection};
+use tokio::process::Command;
 
 use crate::process::{Place, Worker, database_url, place, until};
-use crate::support::{Database, execute, servers};
+use crate::support::{Database, drop_database, execute, servers};
 
 /// A boot that fails does not try for long.
 const FAILS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A database without a schema, dropped at the end of [`with_empty_database`].
-async fn with_empty_database(name: &str, test: impl AsyncFnOnce(Place)) {
+pub async fn with_empty_database(name: &str, test: impl AsyncFnOnce(Place)) {
     let name = format!("paxflow_boot_{name}_{}", std::process::id());
     let url = servers().database_url.as_str();
     let mut admin = sqlx::PgConnection::connect(url).await.unwrap();
     execute(&mut admin, &format!("CREATE DATABASE {name}")).await;
     test(Place::new(&database_url(&name), &servers().amqp_url)).await;
-    execute(&mut admin, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    drop_database(&mut admin, &name).await;
 }
 
-/// Exit status and the lines that are no log lines.
-async fn fails(place: &Place) -> (ExitStatus, String) {
-    let mut worker = Worker::spawn(place.paxflow(&["run"]));
+/// Exit status of a boot that fails, and the one line that is no log line.
+pub async fn fails(command: Command) -> (ExitStatus, String) {
+    let mut worker = Worker::spawn(command);
     let status = worker.exit_within(FAILS_WITHIN).await;
     let log = worker.log();
     let said: Vec<_> = log.lines().filter(|line| !line.starts_with('{')).collect();
@@ -49,16 +50,13 @@ async fn migrated_once_by_four_workers_that_start_together() {
             .await;
         assert_eq!(
             revisions,
-            db::migrate::MIGRATOR
-                .iter()
-                .filter(|m| m.migration_type.is_up_migration())
-                .count() as i64
+            db::revisions::ups(&db::migrate::MIGRATOR).count() as i64
         );
         assert_eq!(
             place
                 .number("SELECT max(version) FROM _sqlx_migrations")
                 .await,
-            db::migrate::latest()
+            db::revisions::latest(&db::migrate::MIGRATOR)
         );
         assert!(place.number("SELECT count(*) FROM airports").await > 7_000);
         let (one, two, three, four) = workers;
@@ -78,7 +76,7 @@ async fn a_newer_schema_is_refused() {
         .execute(&mut place.connect().await)
         .await
         .unwrap();
-    let (_, said) = fails(&place).await;
+    let (_, said) = fails(place.paxflow(&["run"])).await;
     assert!(
         said.contains("9999") && said.contains("newer paxflow"),
         "{said}"
@@ -92,7 +90,7 @@ async fn an_edited_revision_is_refused_by_name() {
     let mut connection = place.connect().await;
     let edited = "UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2";
     sqlx::query(edited).execute(&mut connection).await.unwrap();
-    let (_, said) = fails(&place).await;
+    let (_, said) = fails(place.paxflow(&["run"])).await;
     assert!(said.contains("revision 2 was edited"), "{said}");
 }
 
@@ -101,7 +99,7 @@ async fn a_queue_with_other_arguments_is_explained_and_left_alone() {
     let database = Database::new().await;
     let place = place(&database);
     place.declare_classic_queue().await;
-    let (_, said) = fails(&place).await;
+    let (_, said) = fails(place.paxflow(&["run"])).await;
     assert!(
         said.contains(&place.topology.queue) && said.contains("PAXFLOW_QUEUE"),
         "{said}"
@@ -156,7 +154,7 @@ async fn wrong_credentials_and_names_end_the_boot_without_the_password() {
         cases.push(("wrong database password", place, "password"));
     }
     for (what, place, expected) in cases {
-        let (_, said) = fails(&place).await;
+        let (_, said) = fails(place.paxflow(&["run"])).await;
         assert!(said.contains(expected), "{what}: {said}");
         assert!(!said.contains("canary-secret"), "{what}: {said}");
     }

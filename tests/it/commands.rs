@@ -13,7 +13,7 @@ use crate::process::{Place, fed, generated, paxflow, place, ran};
 use crate::support::{Database, execute};
 
 /// Every command, as `paxflow help` lists them.
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "demo",
     "run",
     "publish",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 9] = [
     "generate",
     "verify",
     "status",
+    "db",
     "completions",
     "man",
 ];
@@ -375,7 +376,6 @@ async fn a_command_without_its_server_fails_in_one_line() {
 
 #[tokio::test]
 async fn every_command_has_help_with_an_example() {
-    let (_, help, _) = ran(paxflow(&["help"])).await;
     for setting in SETTINGS {
         let (_, long, _) = ran(paxflow(&["--help"])).await;
         assert!(
@@ -384,26 +384,42 @@ async fn every_command_has_help_with_an_example() {
             setting.name
         );
     }
+    let mut listed = Vec::new();
+    let mut to_see = vec![Vec::<String>::new()];
+    while let Some(path) = to_see.pop() {
+        let words = path.iter().map(String::as_str).chain(["--help"]);
+        let (code, help, _) = ran(paxflow(&words.collect::<Vec<_>>())).await;
+        assert_eq!(code, 0);
+        let name = path.join(" ");
+        assert!(
+            path.is_empty()
+                || help.contains("Example:\n  ") && help.contains(&format!("paxflow {name}")),
+            "{help}"
+        );
+        to_see.extend(subcommands(&help).map(|command| [&path[..], &[command]].concat()));
+        listed.push(name);
+    }
+    for command in COMMANDS {
+        assert!(
+            listed.iter().any(|name| name == command),
+            "{command} is not in {listed:?}"
+        );
+    }
+}
+
+/// The commands that a help text lists.
+fn subcommands(help: &str) -> impl Iterator<Item = String> {
     let section = help
         .split("Commands:\n")
         .nth(1)
         .and_then(|rest| rest.split("\n\n").next())
-        .unwrap();
-    let listed: Vec<_> = section
+        .unwrap_or_default();
+    section
         .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
-        .collect();
-    for command in listed.iter().filter(|command| **command != "help") {
-        let (code, out, _) = ran(paxflow(&[command, "--help"])).await;
-        assert_eq!(code, 0);
-        assert!(
-            out.contains("Example:\n  ") && out.contains(&format!("paxflow {command}")),
-            "{out}"
-        );
-    }
-    for command in COMMANDS {
-        assert!(listed.contains(&command), "{command} is not in {listed:?}");
-    }
+        .filter(|command| *command != "help")
+        .map(str::to_owned)
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use paxflow::config::PoolConfig;
+use paxflow::config::{PoolConfig, Pooler};
 use paxflow::db;
 use sqlx::Acquire;
 use sqlx::postgres::{PgConnection, PgPool};
@@ -15,6 +15,7 @@ fn open(database: &Database, size: u32, max_overflow: u32, recycle: Duration) ->
         size,
         max_overflow,
         recycle,
+        pooler: Pooler::None,
     };
     db::pool::open(
         database.options.clone().application_name("pool under test"),
@@ -99,7 +100,7 @@ async fn a_transaction_left_open_is_rolled_back_on_return() {
     .unwrap();
     drop(connection);
     let mut connection = pool.acquire().await.unwrap();
-    let open: bool = sqlx::query_scalar("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+    let open: bool = sqlx::query_scalar("SELECT txid_current_if_assigned() IS NOT NULL")
         .fetch_one(&mut *connection)
         .await
         .expect("the transaction before is over, failed or not");

@@ -27,7 +27,7 @@ use crate::events::flight;
 use crate::support::{Database, servers};
 
 /// How long a fact may take to come true on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// How often a fact is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -498,7 +498,7 @@ impl Worker {
     pub async fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address)
             .await
-            .expect("the worker serves");
+            .unwrap_or_else(|error| panic!("the worker does not serve: {error}\n{}", self.log()));
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.address

@@ -127,7 +127,7 @@ async fn a_backup_of_an_older_schema_is_upgraded() {
     assert_eq!(code, 0, "{err}");
     let upgraded = format!(
         "upgraded the schema to revision {}\n",
-        db::migrate::latest()
+        db::revisions::latest(&db::migrate::MIGRATOR)
     );
     assert!(
         out.contains("at revision 5 from") && out.contains(&upgraded),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use chrono::Utc;
 use paxflow::apply::{self, Worker};
 use paxflow::batch::VerdictCounts;
-use paxflow::config::Secret;
+use paxflow::config::{Pooler, Secret};
 use paxflow::db;
 use paxflow::sandbox::{Options, Sandbox};
 use serde_json::Value;
@@ -125,6 +125,7 @@ impl Database {
             worker: Worker {
                 id,
                 started_at: Utc::now(),
+                pooler: Pooler::None,
             },
         }
     }
@@ -137,14 +138,7 @@ impl Drop for Database {
         let dropped = std::thread::spawn(move || {
             runtime().block_on(async {
                 let mut admin = connect(&admin_options()).await;
-                sqlx::query(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1",
-                )
-                .bind(&name)
-                .execute(&mut admin)
-                .await
-                .unwrap();
-                execute(&mut admin, &format!("DROP DATABASE {name}")).await;
+                drop_database(&mut admin, &name).await;
                 admin.close().await.unwrap();
             });
         });
@@ -152,6 +146,16 @@ impl Drop for Database {
             eprintln!("database {} was left behind", self.name);
         }
     }
+}
+
+/// Drops a database and ends the sessions in it: PostgreSQL 12 has no `WITH (FORCE)`.
+pub async fn drop_database(admin: &mut PgConnection, name: &str) {
+    sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1")
+        .bind(name)
+        .execute(&mut *admin)
+        .await
+        .unwrap();
+    execute(admin, &format!("DROP DATABASE {name}")).await;
 }
 
 /// One replica of the worker's apply path.

@@ -45,7 +45,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         !file.is_dir(),
         "{path} is a directory: name a file to write"
     );
-    let options = db::options(config.database_url()?, "backup")?;
+    let options = db::options(config.direct_url()?, "backup")?;
     let address = db::address(&options);
     let partial = Partial::create(file)?;
     let written = async {

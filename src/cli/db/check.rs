@@ -17,7 +17,7 @@ pub(super) async fn run(config: &Config) -> Result<ExitCode> {
         .context("the database does not answer")?;
     say!(
         "ok: {}",
-        db::address(&db::options(config.database_url()?, "check")?)
+        db::address(&db::options(config.direct_url()?, "check")?)
     );
     connection.close().await.ok();
     Ok(ExitCode::SUCCESS)

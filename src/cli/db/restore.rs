@@ -16,7 +16,7 @@ use crate::audit::{self, Report};
 use crate::cli::{say, verify};
 use crate::config::Config;
 use crate::db::backup::{MAGIC, Rows, Server};
-use crate::db::{self, migrate};
+use crate::db::{self, migrate, revisions};
 
 /// How often progress without a known end is drawn.
 const TICK: Duration = Duration::from_millis(200);
@@ -38,15 +38,15 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     let Arguments { file, force, json } = arguments;
     let path = file.display();
     check_format(file).with_context(|| format!("cannot restore {path}"))?;
-    let options = db::options(config.database_url()?, "restore")?;
+    let options = db::options(config.direct_url()?, "restore")?;
     let address = db::address(&options);
     let restored = async {
         let server = Server::look(options.clone()).await?;
         let revision = server.revision(file).await?;
         ensure!(
-            revision <= migrate::latest(),
+            revision <= revisions::latest(&migrate::MIGRATOR),
             "its schema is at revision {revision}, this program knows revisions up to {}: use a newer paxflow",
-            migrate::latest()
+            revisions::latest(&migrate::MIGRATOR)
         );
         let drops = server.drops().await?;
         refuse_to_destroy(drops.len(), *force, config)?;
@@ -139,8 +139,11 @@ fn show(file: &Path, revision: i64, rows: &Rows, report: &Report) -> std::io::Re
         rows.len(),
         file.display()
     );
-    if revision < migrate::latest() {
-        say!("upgraded the schema to revision {}", migrate::latest());
+    if revision < revisions::latest(&migrate::MIGRATOR) {
+        say!(
+            "upgraded the schema to revision {}",
+            revisions::latest(&migrate::MIGRATOR)
+        );
     }
     say!("{}", verify::summary(report));
     if !report.is_exact() {

@@ -1,0 +1,73 @@
+//! `paxflow db migrate create`: the files of a new revision.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use chrono::Utc;
+
+use super::migrate::read;
+use crate::cli::say;
+use crate::config::Config;
+use crate::db::revisions::latest;
+
+/// Longest part of a file name that comes from the message, in bytes.
+const NAME_MAX: usize = 60;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// What the revision is about
+    #[arg(short, long)]
+    message: String,
+}
+
+pub(super) async fn create(arguments: &Arguments, dir: &Path, _config: &Config) -> Result<()> {
+    let migrator = read(dir).await?;
+    let version = latest(&migrator) + 1;
+    let name = file_stem(&arguments.message)?;
+    for (direction, purpose) in [("up", "applies"), ("down", "takes back")] {
+        let path = dir.join(format!("{version:04}_{name}.{direction}.sql"));
+        let header = format!(
+            "-- Revision {version}: {}\n-- Created {}. This file {purpose} it, in one transaction.\n",
+            arguments.message,
+            Utc::now().format("%Y-%m-%d")
+        );
+        write_new(&path, &header)?;
+        say!("wrote {}", path.display());
+    }
+    Ok(())
+}
+
+/// Writes a file that must not be there yet.
+fn write_new(path: &Path, text: &str) -> Result<()> {
+    File::create_new(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The message as part of a file name.
+fn file_stem(message: &str) -> Result<String> {
+    ensure!(
+        !message.contains(char::is_control),
+        "the message must be one line of text"
+    );
+    let mut stem = String::new();
+    for word in message
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+    {
+        if stem.len() + word.len() >= NAME_MAX {
+            break;
+        }
+        if !stem.is_empty() {
+            stem.push('_');
+        }
+        stem.push_str(&word.to_lowercase());
+    }
+    ensure!(
+        !stem.is_empty(),
+        "the message must have a word in Latin letters or digits to name the files by"
+    );
+    Ok(stem)
+}
