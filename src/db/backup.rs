@@ -75,11 +75,12 @@ impl Server {
         })
     }
 
-    /// Writes a backup into an open file: one snapshot, also while workers commit.
+    /// Writes a backup of one snapshot, also while workers commit. `lock` is a handle of the file that
+    /// holds a lock on it: the lock then lasts for as long as anything writes there.
     ///
     /// # Errors
     /// If there is no schema of ours, or pg_dump fails.
-    pub async fn dump(&self, file: &File, progress: &ProgressBar) -> Result<Snapshot> {
+    pub async fn dump(&self, path: &Path, lock: &File, progress: &ProgressBar) -> Result<Snapshot> {
         let mut connection = super::connect(&self.options).await?;
         let mut shared = connection
             .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -103,8 +104,12 @@ impl Server {
                 .connecting("pg_dump", &self.options)
                 .args(["--format=custom", "--schema=public", "--verbose"])
                 .args([LOCK_TIMEOUT, &format!("--snapshot={id}")])
-                // The file as it is open here: its lock holds for as long as pg_dump writes.
-                .stdout(file.try_clone().context("cannot share the file")?)
+                // By name, not as its stdout: from version 18 on that would leave the table of
+                // contents at the end, where nobody looks for it.
+                .arg("--file")
+                .arg(path)
+                // Never read: pg_dump keeps the lock if this process is killed.
+                .stdin(lock.try_clone().context("cannot share the lock")?)
                 .stderr(Stdio::piped()),
         )?;
         let complaint = listen(&mut dumping, progress)?;

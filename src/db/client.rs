@@ -96,7 +96,8 @@ impl Client {
                 "sslkey" => "PGSSLKEY",
                 _ => continue,
             };
-            command.env(variable, &*value);
+            // So it writes where a certificate is; libpq reads none out of the URL itself.
+            command.env(variable, value.strip_prefix("file: ").unwrap_or(&value));
         }
         command.arg("--no-password");
         command

@@ -170,8 +170,8 @@ async fn a_file_that_is_broken_or_foreign_changes_nothing() {
     execute(&mut connection, "CREATE TABLE mine (id integer)").await;
     let before = everything(&mut connection).await;
     for (file, expected) in cases {
-        let (code, _, err) = restore(&target, &["--force", text(file)]).await;
-        assert_eq!(code, 1, "{err}");
+        let (code, out, err) = restore(&target, &["--force", text(file)]).await;
+        assert_eq!(code, 1, "{out}{err}");
         assert_one_line(&err);
         assert!(err.contains(expected) && err.contains(text(file)), "{err}");
         assert_same_rows(&everything(&mut connection).await, &before);

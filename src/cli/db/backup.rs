@@ -80,7 +80,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
 
 async fn write(server: &Server, partial: &Partial) -> Result<Snapshot> {
     let progress = dumping(&partial.path);
-    let snapshot = server.dump(&partial.file, &progress).await;
+    let snapshot = server.dump(&partial.path, &partial.file, &progress).await;
     progress.finish_and_clear();
     let snapshot = snapshot?;
     let progress = ProgressBar::new(snapshot.rows.values().sum());
@@ -144,9 +144,6 @@ impl Partial {
                 return Err(anyhow!(error).context(format!("cannot lock {}", path.display())));
             }
         }
-        // What a backup that was killed has left there.
-        file.set_len(0)
-            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { file, path })
     }
 

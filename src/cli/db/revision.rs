@@ -10,7 +10,9 @@ use chrono::Utc;
 use super::migrate::read;
 use crate::cli::say;
 use crate::config::Config;
+use crate::db;
 use crate::db::revisions::latest;
+use crate::db::schema::autogenerate;
 
 /// Longest part of a file name that comes from the message, in bytes.
 const NAME_MAX: usize = 60;
@@ -20,20 +22,46 @@ pub(super) struct Arguments {
     /// What the revision is about
     #[arg(short, long)]
     message: String,
+    /// Write the statements that lead to DIR/schema.sql: compares it with what the revisions build, in two
+    /// scratch databases on the server of DATABASE_URL
+    #[arg(long)]
+    autogenerate: bool,
 }
 
-pub(super) async fn create(arguments: &Arguments, dir: &Path, _config: &Config) -> Result<()> {
+pub(super) async fn create(arguments: &Arguments, dir: &Path, config: &Config) -> Result<()> {
     let migrator = read(dir).await?;
     let version = latest(&migrator) + 1;
     let name = file_stem(&arguments.message)?;
-    for (direction, purpose) in [("up", "applies"), ("down", "takes back")] {
+    let mut bodies = [String::new(), String::new()];
+    if arguments.autogenerate {
+        let path = dir.join("schema.sql");
+        let desired = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read the desired schema {}", path.display()))?;
+        let server = db::options(config.direct_url()?, "autogenerate")?;
+        let Some(change) = autogenerate(&server, &desired, &migrator).await? else {
+            say!(
+                "nothing to do: the revisions build what {} says",
+                path.display()
+            );
+            return Ok(());
+        };
+        if change.held_back > 0 {
+            say!(
+                "{} statements are commented out or to be written by hand: decide on each",
+                change.held_back
+            );
+        }
+        bodies = [change.up, change.down];
+    }
+    let directions = [("up", "applies"), ("down", "takes back")];
+    for ((direction, purpose), body) in directions.into_iter().zip(bodies) {
         let path = dir.join(format!("{version:04}_{name}.{direction}.sql"));
         let header = format!(
-            "-- Revision {version}: {}\n-- Created {}. This file {purpose} it, in one transaction.\n",
+            "-- Revision {version}: {}\n-- Created {}. This file {purpose} it, in one transaction.\n\n",
             arguments.message,
             Utc::now().format("%Y-%m-%d")
         );
-        write_new(&path, &header)?;
+        write_new(&path, format!("{header}{body}").trim_end())?;
         say!("wrote {}", path.display());
     }
     Ok(())
@@ -42,7 +70,7 @@ pub(super) async fn create(arguments: &Arguments, dir: &Path, _config: &Config) 
 /// Writes a file that must not be there yet.
 fn write_new(path: &Path, text: &str) -> Result<()> {
     File::create_new(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|mut file| writeln!(file, "{text}"))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
