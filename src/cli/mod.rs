@@ -7,6 +7,7 @@ mod docs;
 mod generate;
 mod lines;
 mod publish;
+mod quarantine;
 mod run;
 mod schema;
 mod status;
@@ -61,6 +62,12 @@ enum Command {
     /// Recompute MarketData and compare: exit 0 if exact, 1 if a cell differs
     #[command(after_help = "Example:\n  paxflow verify || paxflow verify --repair")]
     Verify(verify::Arguments),
+    /// Look at the events that were set aside, replay or discard them
+    #[command(
+        subcommand,
+        after_help = "Example:\n  paxflow quarantine list\n  paxflow quarantine replay --reason refused_by_database --dry-run"
+    )]
+    Quarantine(quarantine::Command),
     /// One screen: schema, queue, verdicts, rates, quarantine, last verify
     #[command(after_help = "Example:\n  paxflow status --json")]
     Status(status::Arguments),
@@ -130,6 +137,9 @@ fn run_command(command: Command) -> Result<ExitCode> {
         }
         Command::Verify(arguments) => {
             with_runtime(async |config| verify::run(&arguments, &config).await)
+        }
+        Command::Quarantine(command) => {
+            with_runtime(async |config| quarantine::run(&command, &config).await)
         }
         Command::Status(arguments) => {
             with_runtime(async |config| status::run(&arguments, &config).await)

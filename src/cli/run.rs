@@ -88,7 +88,7 @@ async fn migrate(options: &PgConnectOptions, health: &Health, stop: &mut Stop) -
 }
 
 /// A name that no other worker has or had.
-fn identity() -> apply::Worker {
+pub(super) fn identity() -> apply::Worker {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let started_at = Utc::now();
     let id = format!(

@@ -18,6 +18,7 @@ mod outage;
 mod pool;
 mod process;
 mod proxy;
+mod quarantine;
 mod races;
 mod relations;
 mod support;
