@@ -4,6 +4,7 @@ mod check;
 mod db;
 mod demo;
 mod docs;
+mod doctor;
 mod generate;
 mod lines;
 mod publish;
@@ -71,6 +72,9 @@ enum Command {
     /// One screen: schema, queue, verdicts, rates, quarantine, last verify
     #[command(after_help = "Example:\n  paxflow status --json")]
     Status(status::Arguments),
+    /// Check broker and database for settings that could lose messages or block: exit 1 if any
+    #[command(after_help = "Example:\n  paxflow doctor --json")]
+    Doctor(doctor::Arguments),
     /// Manage the database: revisions, reference data, backups
     #[command(subcommand)]
     Db(db::Command),
@@ -143,6 +147,9 @@ fn run_command(command: Command) -> Result<ExitCode> {
         }
         Command::Status(arguments) => {
             with_runtime(async |config| status::run(&arguments, &config).await)
+        }
+        Command::Doctor(arguments) => {
+            with_runtime(async |config| doctor::run(&arguments, &config).await)
         }
         Command::Db(command) => with_runtime(async |config| db::run(&command, &config).await),
     }

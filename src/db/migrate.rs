@@ -101,7 +101,10 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
 }
 
 /// Fails if the file of an applied revision has changed since: nobody knows what this schema is.
-async fn refuse_edited(connection: &mut PgConnection) -> Result<()> {
+///
+/// # Errors
+/// Which revision it is, or what the database says.
+pub async fn refuse_edited(connection: &mut PgConnection) -> Result<()> {
     let applied: Vec<(i64, Vec<u8>)> =
         sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations ORDER BY version")
             .fetch_all(connection)
@@ -148,7 +151,11 @@ fn checksum() -> String {
     format!("{:016x}", xxh3_64(AIRPORTS.as_bytes()))
 }
 
-async fn airports_loaded(connection: &mut PgConnection) -> sqlx::Result<bool> {
+/// Whether the airports of this program are loaded, and no other edition.
+///
+/// # Errors
+/// What the database says.
+pub async fn airports_loaded(connection: &mut PgConnection) -> sqlx::Result<bool> {
     let loaded: Option<String> =
         sqlx::query_scalar("SELECT checksum FROM reference_data WHERE name = 'airports'")
             .fetch_optional(connection)

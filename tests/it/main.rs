@@ -10,6 +10,7 @@ mod boot;
 mod commands;
 mod contract;
 mod demo;
+mod doctor;
 mod events;
 mod history;
 mod model;
