@@ -1,5 +1,7 @@
 //! Recomputes MarketData from bookings, flights and airports, and compares.
 
+mod rebuild;
+
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -7,6 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
+
+pub use rebuild::{Rebuilt, rebuild};
 
 /// The oracle: each relation of MarketData in plain SQL.
 const MARKET_TRUTH: &str = include_str!("../../fixtures/market_truth.sql");

@@ -9,6 +9,7 @@ mod generate;
 mod lines;
 mod publish;
 mod quarantine;
+mod rebuild;
 mod run;
 mod schema;
 mod status;
@@ -63,6 +64,9 @@ enum Command {
     /// Recompute MarketData and compare: exit 0 if exact, 1 if a cell differs
     #[command(after_help = "Example:\n  paxflow verify || paxflow verify --repair")]
     Verify(verify::Arguments),
+    /// Rebuild MarketData beside the live rows while events flow, swap it in at once and verify: exit 0 if exact
+    #[command(after_help = "Example:\n  paxflow rebuild")]
+    Rebuild(rebuild::Arguments),
     /// Look at the events that were set aside, replay or discard them
     #[command(
         subcommand,
@@ -141,6 +145,9 @@ fn run_command(command: Command) -> Result<ExitCode> {
         }
         Command::Verify(arguments) => {
             with_runtime(async |config| verify::run(&arguments, &config).await)
+        }
+        Command::Rebuild(arguments) => {
+            with_runtime(async |config| rebuild::run(&arguments, &config).await)
         }
         Command::Quarantine(command) => {
             with_runtime(async |config| quarantine::run(&command, &config).await)

@@ -21,6 +21,7 @@ mod process;
 mod proxy;
 mod quarantine;
 mod races;
+mod rebuild;
 mod relations;
 mod support;
 mod tidy;
