@@ -14,6 +14,7 @@ use crate::broker::{self, Topology};
 use crate::config::Config;
 use crate::db::{self, Fault, fault_of};
 use crate::health::Health;
+use crate::upkeep::{self, Upkeep};
 use crate::worker::{self, Stop, Worker};
 use crate::{apply, http, telemetry};
 
@@ -42,6 +43,11 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
     if !migrate(&options, &health, &mut stop.clone()).await? {
         return Ok(ExitCode::SUCCESS);
     }
+    let upkeep = Upkeep {
+        database: db::options(config.database_url()?, "upkeep")?,
+        verify_every: config.verify_every,
+        quarantine_days: config.quarantine_days,
+    };
     let worker = Worker {
         identity: identity(),
         amqp_url,
@@ -55,7 +61,10 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         batch_linger: config.batch_linger,
         prefetch: config.prefetch,
     };
-    worker::run(&worker, stop).await?;
+    let upkeep = tokio::spawn(upkeep::run(upkeep));
+    let ended = worker::run(&worker, stop).await;
+    upkeep.abort();
+    ended?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

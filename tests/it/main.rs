@@ -23,6 +23,7 @@ mod quarantine;
 mod races;
 mod rebuild;
 mod relations;
+mod self_audit;
 mod support;
 mod tidy;
 mod worker;
