@@ -42,6 +42,8 @@ pub struct Rebuilt {
 /// What the database says; MarketData is then what it was.
 pub async fn rebuild(connection: &mut PgConnection) -> sqlx::Result<Rebuilt> {
     for statement in [
+        // To compile a statement that finds few rows takes longer than to run it, and writers would wait for it.
+        "SET jit = off",
         include_str!("rebuild_build.sql"),
         "CREATE UNIQUE INDEX ON flight_demand_next (flight_id, cabin, currency)",
         "ANALYZE flight_demand_next",

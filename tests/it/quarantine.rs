@@ -9,7 +9,7 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use crate::events::{booking, booking_deleted, deliver, flight, price};
-use crate::process::{Place, output, place, ran};
+use crate::process::{Place, output, place, ran, until};
 use crate::support::{
     Applier, Database, assert_exact, assert_same_rows, dump, execute, table_rows,
 };
@@ -265,6 +265,34 @@ async fn a_dry_run_changes_nothing_and_names_exactly_the_cells_that_the_replay_c
         .collect();
     assert!(changed.len() > 15, "{changed:?}");
     assert_eq!(format!("{named:#?}"), format!("{changed:#?}"));
+}
+
+#[tokio::test]
+async fn a_dry_run_that_a_worker_overtakes_looks_again() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut applier = database.applier().await;
+    with_refused(&mut applier).await;
+    let mut holder = place.connect().await;
+    execute(
+        &mut holder,
+        "BEGIN; UPDATE bookings SET updated_at = now() WHERE booking_id = 'B1'",
+    )
+    .await;
+    let preview = place.paxflow(&["quarantine", "replay", "--dry-run", "--json"]);
+    let looking = tokio::spawn(ran(preview));
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND application_name = 'paxflow quarantine'
+                     AND wait_event_type = 'Lock'";
+    until("it waits for the booking", async || {
+        (dump(&mut applier.connection, waiting).await == "1\n").then_some(())
+    })
+    .await;
+    // Its snapshot is older than this now.
+    execute(&mut holder, "COMMIT").await;
+    let (code, out, err) = looking.await.unwrap();
+    let preview: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
+    assert_eq!((code, &preview["passing"]), (0, &json!([1, 2, 3])));
 }
 
 #[tokio::test]
