@@ -64,7 +64,7 @@ enum Command {
     /// Recompute MarketData and compare: exit 0 if exact, 1 if a cell differs
     #[command(after_help = "Example:\n  paxflow verify || paxflow verify --repair")]
     Verify(verify::Arguments),
-    /// Rebuild MarketData beside the live rows while events flow, swap it in at once and verify: exit 0 if exact
+    /// Rebuild MarketData beside the live rows while events flow: exit 0 if exact
     #[command(after_help = "Example:\n  paxflow rebuild")]
     Rebuild(rebuild::Arguments),
     /// Look at the events that were set aside, replay or discard them
@@ -76,7 +76,7 @@ enum Command {
     /// One screen: schema, queue, verdicts, rates, quarantine, last verify
     #[command(after_help = "Example:\n  paxflow status --json")]
     Status(status::Arguments),
-    /// Check broker and database for settings that could lose messages or block: exit 1 if any
+    /// Check broker and database for what could lose messages or block: exit 1 if any
     #[command(after_help = "Example:\n  paxflow doctor --json")]
     Doctor(doctor::Arguments),
     /// Manage the database: revisions, reference data, backups
