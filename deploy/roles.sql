@@ -104,7 +104,8 @@ BEGIN
             ('paxflow_worker', 'SELECT, INSERT, UPDATE', 'bookings'),
             -- No row for nothing.
             ('paxflow_worker', 'SELECT, INSERT, UPDATE, DELETE', 'flight_demand'),
-            ('paxflow_worker', 'SELECT, INSERT, UPDATE', 'quarantined_events'),
+            -- What is settled for long is forgotten.
+            ('paxflow_worker', 'SELECT, INSERT, UPDATE, DELETE', 'quarantined_events'),
             ('paxflow_worker', 'SELECT, INSERT, UPDATE', 'worker_progress'),
             ('paxflow_worker', 'SELECT, INSERT', 'verifications'),
             ('paxflow_worker', 'SELECT', 'market_data'),

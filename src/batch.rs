@@ -46,7 +46,8 @@ impl Delivery {
 }
 
 /// How a delivery ended. Each ends in exactly one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It changed a row.
     Applied,

@@ -1,5 +1,7 @@
 //! The broker: the only module that knows AMQP.
 
+mod inspect;
+
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -18,6 +20,8 @@ use lapin::{
 
 use crate::batch::Delivery;
 use crate::config::Secret;
+
+pub use inspect::{Argument, Inspection, Object, Standing, inspect};
 
 /// A peer that accepts a connection and says nothing would hold us for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,26 +81,17 @@ impl Topology {
         format!("{}.dead", self.queue)
     }
 
-    async fn declare(&self, channel: &Channel) -> Result<(), BrokerError> {
+    /// Every exchange; all are durable.
+    fn exchanges(&self) -> [(String, ExchangeKind); 2] {
+        [
+            (self.exchange.clone(), ExchangeKind::Topic),
+            (self.dead_letters(), ExchangeKind::Fanout),
+        ]
+    }
+
+    /// Every queue with its arguments; all are durable.
+    fn queues(&self) -> [(String, FieldTable); 2] {
         let dead = self.dead_letters();
-        let durable = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        for (exchange, kind) in [
-            (&self.exchange, ExchangeKind::Topic),
-            (&dead, ExchangeKind::Fanout),
-        ] {
-            channel
-                .exchange_declare(
-                    exchange.as_str().into(),
-                    kind,
-                    durable,
-                    FieldTable::default(),
-                )
-                .await
-                .map_err(|error| other_arguments("exchange", exchange, error))?;
-        }
         let mut quorum = FieldTable::default();
         quorum.insert(
             "x-queue-type".into(),
@@ -120,7 +115,22 @@ impl Topology {
             "x-overflow".into(),
             AMQPValue::LongString("reject-publish".into()),
         );
-        for (queue, arguments) in [(&dead, quorum), (&self.queue, arguments)] {
+        [(dead, quorum), (self.queue.clone(), arguments)]
+    }
+
+    async fn declare(&self, channel: &Channel) -> Result<(), BrokerError> {
+        for (exchange, kind) in self.exchanges() {
+            channel
+                .exchange_declare(
+                    exchange.as_str().into(),
+                    kind,
+                    durable_exchange(),
+                    FieldTable::default(),
+                )
+                .await
+                .map_err(|error| other_arguments("exchange", &exchange, error))?;
+        }
+        for (queue, arguments) in self.queues() {
             channel
                 .queue_declare(
                     queue.as_str().into(),
@@ -128,8 +138,9 @@ impl Topology {
                     arguments,
                 )
                 .await
-                .map_err(|error| other_arguments("queue", queue, error))?;
+                .map_err(|error| other_arguments("queue", &queue, error))?;
         }
+        let dead = self.dead_letters();
         for (queue, exchange, key) in [(&dead, &dead, ""), (&self.queue, &self.exchange, BINDING)] {
             channel
                 .queue_bind(
@@ -142,6 +153,13 @@ impl Topology {
                 .await?;
         }
         Ok(())
+    }
+}
+
+fn durable_exchange() -> ExchangeDeclareOptions {
+    ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
     }
 }
 

@@ -92,6 +92,18 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "Age at which a connection is replaced.",
     },
     Setting {
+        name: "PAXFLOW_QUARANTINE_DAYS",
+        form: "days, 0 to 36500",
+        default: "90",
+        meaning: "How long quarantined events are kept once they are replayed or discarded; 0 keeps them. Open ones stay.",
+    },
+    Setting {
+        name: "PAXFLOW_VERIFY_EVERY_SECS",
+        form: "seconds, 0 to 604800",
+        default: "3600",
+        meaning: "How often the workers verify MarketData in the background, one of them at a time; 0 is never.",
+    },
+    Setting {
         name: "PAXFLOW_LOG",
         form: "filter such as info or paxflow=debug",
         default: "info",
@@ -147,6 +159,10 @@ pub struct Config {
     pub prefetch: u16,
     /// The database pool.
     pub pool: PoolConfig,
+    /// `PAXFLOW_QUARANTINE_DAYS`; 0 keeps settled messages.
+    pub quarantine_days: u16,
+    /// `PAXFLOW_VERIFY_EVERY_SECS`; `None` is never.
+    pub verify_every: Option<Duration>,
     /// `PAXFLOW_LOG`, a filter of tracing-subscriber.
     pub log: String,
     /// `PAXFLOW_LOG_FORMAT`; `None` leaves it to where the log goes.
@@ -256,6 +272,11 @@ impl Config {
                     86_400,
                 )?),
                 pooler: settings.pooler()?,
+            },
+            quarantine_days: settings.number("PAXFLOW_QUARANTINE_DAYS", 0, 36_500)? as u16,
+            verify_every: match settings.number("PAXFLOW_VERIFY_EVERY_SECS", 0, 604_800)? {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
             },
             log: settings.text("PAXFLOW_LOG"),
             log_format: settings.log_format()?,

@@ -12,7 +12,7 @@
 //! * [`market`] knows what one booking adds to MarketData. Pure.
 //! * [`apply`] is the one transaction of a batch; a `.sql` file per statement.
 //! * [`worker`] is the loop: choose what is next; flush = apply, commit, acknowledge.
-//! * [`audit`] recomputes MarketData and compares.
+//! * [`audit`] recomputes MarketData and compares; [`upkeep`] has a worker do so on a schedule.
 //!
 //! Around them: [`config`] (the only reader of the environment), [`db`] (connections, faults, schema),
 //! [`health`], [`http`] and [`telemetry`] (what operators see), [`backoff`], [`world`] (the sample
@@ -41,4 +41,5 @@ pub mod health;
 pub mod http;
 pub mod sandbox;
 pub mod telemetry;
+pub mod upkeep;
 pub mod world;

@@ -35,6 +35,10 @@ pub const LAST_EVENT: &str = "paxflow_last_event_timestamp_seconds";
 pub const LAST_COMMIT: &str = "paxflow_last_commit_timestamp_seconds";
 /// Open database connections.
 pub const POOL_OPEN: &str = "paxflow_database_connections_open";
+/// Moment through which MarketData has been verified to be exact.
+pub const VERIFIED_THROUGH: &str = "paxflow_verified_through_timestamp_seconds";
+/// Rows that differed in the newest verification.
+pub const DRIFT_ROWS: &str = "paxflow_drift_rows";
 
 /// Starts logging to stderr.
 ///
@@ -136,4 +140,14 @@ fn describe() {
         "Time of the last commit, as Unix time"
     );
     describe_gauge!(POOL_OPEN, Unit::Count, "Open database connections");
+    describe_gauge!(
+        VERIFIED_THROUGH,
+        Unit::Seconds,
+        "Snapshot of the newest verification that found MarketData exact, by any worker or command, as Unix time"
+    );
+    describe_gauge!(
+        DRIFT_ROWS,
+        Unit::Count,
+        "Rows of MarketData that differed in the newest verification; 0 is exact"
+    );
 }

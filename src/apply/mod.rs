@@ -10,6 +10,10 @@ mod bookings;
 mod demand;
 mod flights;
 mod quarantine;
+mod replay;
+
+pub use quarantine::forget;
+pub use replay::{CellChange, Preview, Replayed, StillRejected, preview, replay};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -100,13 +104,41 @@ async fn commit(
     connection: &mut PgConnection,
     worker: &Worker,
     deliveries: &[Delivery],
-    mut folded: Folded<'_>,
+    folded: Folded<'_>,
     sqlstate: Option<&str>,
 ) -> sqlx::Result<VerdictCounts> {
+    let last_event_at = folded.last_event_at;
     let pooler = worker.pooler;
     let mut transaction = pooler.begin(connection).await?;
-    let flights = flights::write(&mut transaction, pooler, &folded.flights).await?;
-    let (bookings, replaced) = bookings::write(&mut transaction, pooler, &folded.bookings).await?;
+    let Effect {
+        mut counts,
+        rejected,
+    } = write(&mut transaction, pooler, folded).await?;
+    quarantine::set_aside(&mut transaction, pooler, deliveries, &rejected, sqlstate).await?;
+    for _ in &rejected {
+        counts.count(Verdict::Quarantined);
+    }
+    count(&mut transaction, worker, last_event_at, counts).await?;
+    transaction.commit().await?;
+    Ok(counts)
+}
+
+/// What a folded batch came to.
+struct Effect {
+    /// All deliveries but the rejected.
+    counts: VerdictCounts,
+    /// Deliveries that break a rule or conflict with what is stored, by their place in the batch.
+    rejected: Vec<(usize, Rejected)>,
+}
+
+/// Writes flights and bookings, and what they change in MarketData.
+async fn write(
+    connection: &mut PgConnection,
+    pooler: Pooler,
+    mut folded: Folded<'_>,
+) -> sqlx::Result<Effect> {
+    let flights = flights::write(connection, pooler, &folded.flights).await?;
+    let (bookings, replaced) = bookings::write(connection, pooler, &folded.bookings).await?;
     let mut rollup = Rollup::default();
     for change in &replaced {
         if let Some(counted) = &change.stored {
@@ -116,31 +148,36 @@ async fn commit(
             rollup.add(booking, change.event_at);
         }
     }
-    demand::add(&mut transaction, pooler, &rollup).await?;
-
-    let mut counts = folded.counts + flights.counts + bookings.counts;
+    demand::add(connection, pooler, &rollup).await?;
     let conflicts = flights.conflicts.iter().chain(&bookings.conflicts);
     folded
         .rejected
         .extend(conflicts.map(|delivery| (*delivery, batch::conflict())));
-    let rejected = &folded.rejected;
-    quarantine::set_aside(&mut transaction, pooler, deliveries, rejected, sqlstate).await?;
-    for _ in &folded.rejected {
-        counts.count(Verdict::Quarantined);
-    }
-    pooler
+    Ok(Effect {
+        counts: folded.counts + flights.counts + bookings.counts,
+        rejected: folded.rejected,
+    })
+}
+
+async fn count(
+    connection: &mut PgConnection,
+    worker: &Worker,
+    last_event_at: Option<DateTime<Utc>>,
+    counts: VerdictCounts,
+) -> sqlx::Result<()> {
+    worker
+        .pooler
         .query(include_str!("progress.sql"))
         .bind(&worker.id)
         .bind(worker.started_at)
-        .bind(folded.last_event_at)
+        .bind(last_event_at)
         .bind(counts.total() as i64)
         .bind(counts.applied as i64)
         .bind(counts.duplicate as i64)
         .bind(counts.stale as i64)
         .bind(counts.folded as i64)
         .bind(counts.quarantined as i64)
-        .execute(&mut *transaction)
+        .execute(connection)
         .await?;
-    transaction.commit().await?;
-    Ok(counts)
+    Ok(())
 }

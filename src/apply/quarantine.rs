@@ -82,3 +82,17 @@ pub(super) async fn set_aside(
         .await?;
     Ok(())
 }
+
+/// Removes up to `most` messages that were replayed or discarded at least `days` ago; returns how many.
+/// What is open stays for ever.
+///
+/// # Errors
+/// What the database says.
+pub async fn forget(connection: &mut PgConnection, days: u16, most: u32) -> sqlx::Result<u64> {
+    let forgotten = sqlx::query(include_str!("forget.sql"))
+        .bind(i32::from(days))
+        .bind(i64::from(most))
+        .execute(connection)
+        .await?;
+    Ok(forgotten.rows_affected())
+}

@@ -1,5 +1,8 @@
 //! Recomputes MarketData from bookings, flights and airports, and compares.
 
+mod background;
+mod rebuild;
+
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -7,6 +10,9 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
+
+pub use background::{Standing, audit, is_cut_off, standing};
+pub use rebuild::{Rebuilt, rebuild};
 
 /// The oracle: each relation of MarketData in plain SQL.
 const MARKET_TRUTH: &str = include_str!("../../fixtures/market_truth.sql");
@@ -127,6 +133,13 @@ pub async fn verify(connection: &mut PgConnection) -> sqlx::Result<Report> {
     let mut snapshot = connection
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
+    let report = look(&mut snapshot).await?;
+    snapshot.commit().await?;
+    Ok(report)
+}
+
+/// Compares everything in the snapshot of the transaction that is open.
+async fn look(snapshot: &mut PgConnection) -> sqlx::Result<Report> {
     sqlx::raw_sql("SET LOCAL work_mem = '64MB'")
         .execute(&mut *snapshot)
         .await?;
@@ -143,9 +156,8 @@ pub async fn verify(connection: &mut PgConnection) -> sqlx::Result<Report> {
         .into_iter()
         .filter(|truth| COMPARED.contains(&truth.relation));
     for truth in market.chain(statements(STORED_TRUTH)) {
-        compare(&mut snapshot, truth, &mut report).await?;
+        compare(&mut *snapshot, truth, &mut report).await?;
     }
-    snapshot.commit().await?;
     Ok(report)
 }
 
@@ -244,7 +256,8 @@ pub async fn record(
     repaired: i64,
 ) -> sqlx::Result<()> {
     sqlx::query(
-        "INSERT INTO verifications (started_at, row_count, drift_count, repaired_count) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO verifications (started_at, finished_at, row_count, drift_count, repaired_count)
+         VALUES ($1, clock_timestamp(), $2, $3, $4)",
     )
     .bind(report.snapshot_at)
     .bind(report.rows)

@@ -5,9 +5,12 @@ mod confirm;
 mod db;
 mod demo;
 mod docs;
+mod doctor;
 mod generate;
 mod lines;
 mod publish;
+mod quarantine;
+mod rebuild;
 mod run;
 mod schema;
 mod status;
@@ -62,9 +65,21 @@ enum Command {
     /// Recompute MarketData and compare: exit 0 if exact, 1 if a cell differs
     #[command(after_help = "Example:\n  paxflow verify || paxflow verify --repair")]
     Verify(verify::Arguments),
+    /// Rebuild MarketData beside the live rows while events flow: exit 0 if exact
+    #[command(after_help = "Example:\n  paxflow rebuild")]
+    Rebuild(rebuild::Arguments),
+    /// Look at the events that were set aside, replay or discard them
+    #[command(
+        subcommand,
+        after_help = "Example:\n  paxflow quarantine list\n  paxflow quarantine replay --reason refused_by_database --dry-run"
+    )]
+    Quarantine(quarantine::Command),
     /// One screen: schema, queue, verdicts, rates, quarantine, last verify
     #[command(after_help = "Example:\n  paxflow status --json")]
     Status(status::Arguments),
+    /// Check broker and database for what could lose messages or block: exit 1 if any
+    #[command(after_help = "Example:\n  paxflow doctor --json")]
+    Doctor(doctor::Arguments),
     /// Manage the database: revisions, reference data, backups
     #[command(subcommand, after_help = "Example:\n  paxflow db status")]
     Db(db::Command),
@@ -132,8 +147,17 @@ fn run_command(command: Command) -> Result<ExitCode> {
         Command::Verify(arguments) => {
             with_runtime(async |config| verify::run(&arguments, &config).await)
         }
+        Command::Rebuild(arguments) => {
+            with_runtime(async |config| rebuild::run(&arguments, &config).await)
+        }
+        Command::Quarantine(command) => {
+            with_runtime(async |config| quarantine::run(&command, &config).await)
+        }
         Command::Status(arguments) => {
             with_runtime(async |config| status::run(&arguments, &config).await)
+        }
+        Command::Doctor(arguments) => {
+            with_runtime(async |config| doctor::run(&arguments, &config).await)
         }
         Command::Db(command) => with_runtime(async |config| db::run(&command, &config).await),
     }

@@ -14,6 +14,7 @@ use crate::broker::{self, Topology};
 use crate::config::{Config, Pooler};
 use crate::db::{self, Fault, fault_of};
 use crate::health::Health;
+use crate::upkeep::{self, Upkeep};
 use crate::worker::{self, Stop, Worker};
 use crate::{apply, http, telemetry};
 
@@ -58,7 +59,18 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         batch_linger: config.batch_linger,
         prefetch: config.prefetch,
     };
-    worker::run(&worker, stop).await?;
+    let upkeep = direct.map(|database| {
+        tokio::spawn(upkeep::run(Upkeep {
+            database: database.application_name("paxflow upkeep"),
+            verify_every: config.verify_every,
+            quarantine_days: config.quarantine_days,
+        }))
+    });
+    let ended = worker::run(&worker, stop).await;
+    if let Some(upkeep) = upkeep {
+        upkeep.abort();
+    }
+    ended?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -100,7 +112,7 @@ async fn migrate(
 }
 
 /// A name that no other worker has or had.
-fn identity(pooler: Pooler) -> apply::Worker {
+pub(super) fn identity(pooler: Pooler) -> apply::Worker {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let started_at = Utc::now();
     let id = format!(

@@ -7,7 +7,7 @@ mod holders;
 pub mod migrate;
 pub mod pool;
 pub mod pooler;
-mod reference;
+pub mod reference;
 pub mod revisions;
 pub mod rights;
 pub mod schema;

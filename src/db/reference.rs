@@ -11,8 +11,11 @@ fn checksum() -> String {
     format!("{:016x}", xxh3_64(AIRPORTS.as_bytes()))
 }
 
-/// Whether the shipped edition is loaded.
-pub(super) async fn is_loaded(connection: &mut PgConnection) -> sqlx::Result<bool> {
+/// Whether the shipped edition is loaded, and no other.
+///
+/// # Errors
+/// What the database says.
+pub async fn is_loaded(connection: &mut PgConnection) -> sqlx::Result<bool> {
     // A simple statement, which a pooler lets through.
     let loaded = sqlx::raw_sql("SELECT checksum FROM reference_data WHERE name = 'airports'")
         .fetch_optional(connection)

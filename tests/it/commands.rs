@@ -13,13 +13,16 @@ use crate::process::{Place, fed, generated, paxflow, place, ran};
 use crate::support::{Database, execute};
 
 /// Every command, as `paxflow help` lists them.
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 13] = [
     "demo",
     "run",
     "publish",
     "check",
     "generate",
     "verify",
+    "rebuild",
+    "quarantine",
+    "doctor",
     "status",
     "db",
     "completions",
@@ -355,7 +358,7 @@ async fn status_is_one_screen_with_and_without_a_queue() {
 
 #[tokio::test]
 async fn a_command_without_its_server_fails_in_one_line() {
-    for command in ["verify", "status"] {
+    for command in ["verify", "status", "rebuild"] {
         let mut away = paxflow(&[command]);
         away.env(
             "DATABASE_URL",

@@ -1,0 +1,77 @@
+//! Verifies in the background: one worker at a time, at a bounded cost.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Row};
+
+use super::{Report, look, record};
+
+/// Whoever verifies in the background holds this lock until its transaction ends, which also works through a
+/// pooler that lends a connection for one transaction.
+const LOCK: i64 = 0x7061_7866_6175_6474;
+/// One of the five comparisons may take so long; on one core.
+const BOUNDS: &str =
+    "SET LOCAL statement_timeout = '60s'; SET LOCAL max_parallel_workers_per_gather = 0";
+/// SQLSTATE of a statement that took too long.
+const QUERY_CANCELED: &str = "57014";
+
+/// What is known of MarketData.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Moment of the newest snapshot that was exact.
+    pub verified_through: Option<DateTime<Utc>>,
+    /// Rows that differed in the newest verification.
+    pub rows_different: Option<i64>,
+    /// How long ago that was.
+    pub age: Option<Duration>,
+}
+
+/// Reads the newest results, whoever found them.
+///
+/// # Errors
+/// What the database says.
+pub async fn standing(connection: &mut PgConnection) -> sqlx::Result<Standing> {
+    let row = sqlx::query(include_str!("standing.sql"))
+        .fetch_one(connection)
+        .await?;
+    let age: Option<f64> = row.try_get("age_secs")?;
+    Ok(Standing {
+        verified_through: row.try_get("verified_through")?,
+        rows_different: row.try_get("drift_count")?,
+        age: age.map(|secs| Duration::try_from_secs_f64(secs).unwrap_or_default()),
+    })
+}
+
+/// Verifies and records the result, unless another worker is at it or has done so within `every`.
+///
+/// # Errors
+/// What the database says; [`is_cut_off`] if it took too long.
+pub async fn audit(connection: &mut PgConnection, every: Duration) -> sqlx::Result<Option<Report>> {
+    let mut transaction = connection
+        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        .await?;
+    let free = "SELECT pg_try_advisory_xact_lock($1)
+                   AND NOT EXISTS (SELECT FROM verifications WHERE finished_at > now() - make_interval(secs => $2))";
+    let free: bool = sqlx::query_scalar(free)
+        .bind(LOCK)
+        .bind(every.as_secs_f64())
+        .fetch_one(&mut *transaction)
+        .await?;
+    if !free {
+        transaction.rollback().await?;
+        return Ok(None);
+    }
+    sqlx::raw_sql(BOUNDS).execute(&mut *transaction).await?;
+    let report = look(&mut transaction).await?;
+    record(&mut transaction, &report, 0).await?;
+    transaction.commit().await?;
+    Ok(Some(report))
+}
+
+/// Whether a verification was given up because it took too long.
+pub fn is_cut_off(error: &sqlx::Error) -> bool {
+    let sqlstate = error.as_database_error().and_then(|error| error.code());
+    sqlstate.as_deref() == Some(QUERY_CANCELED)
+}

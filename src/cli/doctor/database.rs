@@ -1,0 +1,290 @@
+//! What could be wrong with the database: a table of checks.
+
+use anyhow::{Context, Result};
+use sqlx::postgres::PgConnection;
+
+use super::Finding;
+use crate::config::Config;
+use crate::db::migrate::MIGRATOR;
+use crate::db::{self, reference, revisions};
+
+/// A query whose every row is something found.
+struct Check {
+    name: &'static str,
+    finds: &'static str,
+    danger: &'static str,
+    remedy: &'static str,
+}
+
+/// The tables of this program, those that there are.
+macro_rules! tables {
+    () => {
+        "SELECT to_regclass(name) FROM unnest(ARRAY['airports', 'flights', 'bookings', 'flight_demand',
+             'quarantined_events', 'worker_progress', 'verifications', 'reference_data', 'users',
+             'user_api_keys', 'user_sessions', '_sqlx_migrations']) AS t (name)"
+    };
+}
+
+/// Checks of the server, the database and the role.
+const SETTINGS: &[Check] = &[
+    Check {
+        name: "fsync",
+        finds: "SELECT 'off' WHERE current_setting('fsync') = 'off'",
+        danger: "a crash of the machine corrupts the database, after the messages were acknowledged",
+        remedy: "fsync = on in postgresql.conf, then reload",
+    },
+    Check {
+        name: "full_page_writes",
+        finds: "SELECT 'off' WHERE current_setting('full_page_writes') = 'off'",
+        danger: "a crash of the machine can leave torn pages that nothing mends",
+        remedy: "full_page_writes = on in postgresql.conf, then reload",
+    },
+    Check {
+        name: "synchronous_commit",
+        finds: "SELECT 'off' WHERE current_setting('synchronous_commit') = 'off'",
+        danger: "a crash loses the last commits, whose messages were acknowledged",
+        remedy: "set synchronous_commit to on for the server, the database and the role",
+    },
+    Check {
+        name: "synchronous_standby_names",
+        finds: "SELECT current_setting('synchronous_standby_names') || ', and none of them is connected'
+                WHERE current_setting('synchronous_standby_names') <> ''
+                  AND current_setting('synchronous_commit') NOT IN ('off', 'local')
+                  AND NOT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))",
+        danger: "every commit waits for a standby that is not there",
+        remedy: "start the standby, or take it out of synchronous_standby_names",
+    },
+    Check {
+        name: "read_only",
+        finds: "SELECT CASE WHEN pg_is_in_recovery() THEN 'the server is a standby'
+                       ELSE 'default_transaction_read_only is on' END
+                WHERE current_setting('transaction_read_only') = 'on'",
+        danger: "workers hold their batches and commit nothing",
+        remedy: "point DATABASE_URL to the primary, or reset default_transaction_read_only",
+    },
+    Check {
+        name: "default_transaction_isolation",
+        finds: "SELECT current_setting('default_transaction_isolation')
+                WHERE current_setting('default_transaction_isolation') <> 'read committed'",
+        danger: "workers on the same flights fail each other's batches over and over",
+        remedy: "set it to read committed for the server, the database and the role",
+    },
+    Check {
+        name: "statement_timeout",
+        finds: "SELECT name || ' is ' || current_setting(name)
+                FROM pg_settings
+                WHERE name IN ('statement_timeout', 'transaction_timeout') AND setting::bigint BETWEEN 1 AND 59999",
+        danger: "a large batch, a repair or a verification is cut off and tried again for ever",
+        remedy: "at least 60s, or 0, for the role of the workers: ALTER ROLE ... SET statement_timeout = 0",
+    },
+    Check {
+        name: "lock_timeout",
+        finds: "SELECT current_setting(name)
+                FROM pg_settings
+                WHERE name = 'lock_timeout' AND setting::bigint BETWEEN 1 AND 4999",
+        danger: "batches that wait for one another or for a repair give up and start anew",
+        remedy: "at least 5s, or 0, for the role of the workers: ALTER ROLE ... SET lock_timeout = 0",
+    },
+    Check {
+        name: "session_replication_role",
+        finds: "SELECT current_setting('session_replication_role')
+                WHERE current_setting('session_replication_role') <> 'origin'",
+        danger: "triggers do not fire: flights keep their old dates when the time zone of an airport changes",
+        remedy: "reset session_replication_role for the database and the role",
+    },
+    Check {
+        name: "autovacuum",
+        finds: "SELECT name || ' is off' FROM pg_settings WHERE name IN ('autovacuum', 'track_counts') AND setting = 'off'",
+        danger: "tables bloat until every batch is slow, and in the end the server refuses to write",
+        remedy: "autovacuum = on and track_counts = on in postgresql.conf, then reload",
+    },
+    Check {
+        name: "encoding",
+        finds: "SELECT pg_encoding_to_char(encoding) FROM pg_database
+                WHERE datname = current_database() AND pg_encoding_to_char(encoding) <> 'UTF8'",
+        danger: "names that the encoding does not have are quarantined, or stored as bytes that mean nothing",
+        remedy: "make a database with ENCODING 'UTF8' TEMPLATE template0 and move to it",
+    },
+];
+
+/// Checks of what the schema holds.
+const SCHEMA: &[Check] = &[
+    Check {
+        name: "table_autovacuum",
+        finds: concat!(
+            "SELECT c.relname::text FROM pg_class c, pg_options_to_table(c.reloptions) o
+             WHERE c.oid IN (",
+            tables!(),
+            ") AND o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean"
+        ),
+        danger: "the table bloats until every batch is slow",
+        remedy: "ALTER TABLE ... RESET (autovacuum_enabled)",
+    },
+    Check {
+        name: "unlogged",
+        finds: concat!(
+            "SELECT relname::text FROM pg_class WHERE relpersistence <> 'p' AND oid IN (",
+            tables!(),
+            ")"
+        ),
+        danger: "the table is empty after a crash of the server",
+        remedy: "ALTER TABLE ... SET LOGGED",
+    },
+    Check {
+        name: "row_security",
+        finds: concat!(
+            "SELECT relname::text FROM pg_class WHERE relrowsecurity AND oid IN (",
+            tables!(),
+            ")"
+        ),
+        danger: "rows that the worker does not see are counted wrong",
+        remedy: "ALTER TABLE ... DISABLE ROW LEVEL SECURITY",
+    },
+    Check {
+        name: "invalid_index",
+        finds: concat!(
+            "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid AND indrelid IN (",
+            tables!(),
+            ")"
+        ),
+        danger: "queries go without it and read whole tables",
+        remedy: "REINDEX INDEX CONCURRENTLY ...",
+    },
+    Check {
+        name: "trigger",
+        finds: "SELECT n.name || CASE WHEN t.oid IS NULL THEN ' is missing' ELSE ' is disabled' END
+                FROM (VALUES ('airports_date_their_flights')) AS n (name)
+                LEFT JOIN pg_trigger t ON t.tgname = n.name AND t.tgrelid = to_regclass('airports')
+                WHERE t.oid IS NULL OR t.tgenabled NOT IN ('O', 'A')",
+        danger: "flights keep their old dates when the time zone of an airport changes",
+        remedy: "ALTER TABLE airports ENABLE TRIGGER airports_date_their_flights, then paxflow verify --repair",
+    },
+    Check {
+        name: "airports",
+        finds: "SELECT (r.row_count - a.count) || ' airports are missing'
+                FROM reference_data r, (SELECT count(*) FROM airports) a
+                WHERE r.name = 'airports' AND a.count < r.row_count",
+        danger: "flights from there count on their UTC date",
+        remedy: "DELETE FROM reference_data WHERE name = 'airports', then start paxflow run, which loads them",
+    },
+    Check {
+        name: "time_zones",
+        finds: "SELECT 'airport ' || a.iata_code || ' is in ' || a.timezone || ', which this server does not know'
+                FROM airports a
+                LEFT JOIN pg_timezone_names z ON z.name = a.timezone
+                WHERE a.timezone IS NOT NULL AND z.name IS NULL
+                ORDER BY a.iata_code
+                LIMIT 5",
+        danger: "every flight from there is refused and quarantined",
+        remedy: "update the time zone data of the server, or correct the airport",
+    },
+    Check {
+        name: "privileges",
+        finds: include_str!("privileges.sql"),
+        danger: "workers end with an error when they need it",
+        remedy: "GRANT it to the role of DATABASE_URL",
+    },
+];
+
+/// The findings. Where the schema is not what this program needs, nothing is asked of it.
+pub(super) async fn examine(config: &Config, consumers: u32) -> Result<Vec<Finding>> {
+    let options = db::options(config.direct_url()?, "doctor")?;
+    let mut connection = match db::connect(&options).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            return Ok(vec![Finding {
+                server: "database",
+                check: "reachable",
+                found: format!("{}: {error}", db::address(&options)),
+                danger: "workers wait and apply nothing",
+                remedy: "start the database, or correct DATABASE_URL",
+            }]);
+        }
+    };
+    let mut findings = Vec::new();
+    run_checks(&mut connection, SETTINGS, &mut findings).await?;
+    findings.extend(too_few_connections(&mut connection, config, consumers).await?);
+    match schema_problem(&mut connection).await? {
+        Some(problem) => findings.push(problem),
+        None => run_checks(&mut connection, SCHEMA, &mut findings).await?,
+    }
+    Ok(findings)
+}
+
+async fn run_checks(
+    connection: &mut PgConnection,
+    checks: &[Check],
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    for check in checks {
+        let found: Vec<String> = sqlx::query_scalar(check.finds)
+            .fetch_all(&mut *connection)
+            .await
+            .with_context(|| format!("cannot check {}", check.name))?;
+        findings.extend(found.into_iter().map(|found| Finding {
+            server: "database",
+            check: check.name,
+            found,
+            danger: check.danger,
+            remedy: check.remedy,
+        }));
+    }
+    Ok(())
+}
+
+/// Every worker may open its whole pool and a connection to verify.
+async fn too_few_connections(
+    connection: &mut PgConnection,
+    config: &Config,
+    consumers: u32,
+) -> Result<Option<Finding>> {
+    let offered: i32 = sqlx::query_scalar(include_str!("connections.sql"))
+        .fetch_one(connection)
+        .await
+        .context("cannot check the connections")?;
+    let workers = consumers.max(1);
+    let each = config.pool.size + config.pool.max_overflow + 1;
+    let needed = u64::from(workers) * u64::from(each);
+    Ok((needed > offered.max(0) as u64).then(|| Finding {
+        server: "database",
+        check: "connections",
+        found: format!("{offered} offered, {workers} workers of {each} connections need {needed}"),
+        danger: "workers that get no connection hold their batches",
+        remedy: "raise max_connections or the limit of the role or database, or lower DATABASE_POOL_SIZE and DATABASE_MAX_OVERFLOW",
+    }))
+}
+
+async fn schema_problem(connection: &mut PgConnection) -> Result<Option<Finding>> {
+    let standing = revisions::standing(connection, &MIGRATOR)
+        .await
+        .context("cannot read the schema revision")?;
+    let (found, danger, remedy) = if let Err(unsound) = standing.refuse_unsound(&MIGRATOR) {
+        (
+            unsound.to_string(),
+            "no worker of this version starts",
+            "do what it says; paxflow db migrate show lists the revisions",
+        )
+    } else if !standing.in_sync() {
+        let (current, latest) = (standing.current_version(), revisions::latest(&MIGRATOR));
+        (
+            format!("revision {current}, this program knows {latest}"),
+            "a worker of this version cannot run on it",
+            "paxflow db migrate upgrade, or start paxflow run, which migrates",
+        )
+    } else if !reference::is_loaded(connection).await? {
+        (
+            "the airports of this version are not loaded".to_owned(),
+            "flights count on their UTC date, or on that of another edition",
+            "start paxflow run, which loads them",
+        )
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Finding {
+        server: "database",
+        check: "schema",
+        found,
+        danger,
+        remedy,
+    }))
+}

@@ -1,0 +1,460 @@
+//! `paxflow quarantine`: what was set aside.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use serde_json::json;
+use sqlx::FromRow;
+use sqlx::postgres::PgConnection;
+
+use super::say;
+use crate::apply::{self, CellChange, Preview, Replayed, StillRejected};
+use crate::batch::VerdictCounts;
+use crate::config::{Config, Pooler};
+use crate::event::Reason;
+
+/// A dry run holds its messages in memory and their rows locked while it looks.
+const DRY_RUN_MAX: usize = 1000;
+/// Lines of a table that a person still reads; `--json` has them all.
+const SHOWN_MAX: usize = 100;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List what is open, newest first; never the bodies
+    #[command(after_help = "Example:\n  paxflow quarantine list --reason total_mismatch")]
+    List {
+        /// Only what was set aside for this reason code
+        #[arg(long)]
+        reason: Option<String>,
+        /// Also what was replayed or discarded
+        #[arg(long)]
+        all: bool,
+        /// Most rows
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one message: why, where, since when; its body only with --raw, since it may hold personal data
+    #[command(
+        after_help = "Example:\n  paxflow quarantine show 7\n  paxflow quarantine show 7 --raw > message.json"
+    )]
+    Show {
+        /// Number of the message
+        id: i64,
+        /// Write the body to stdout, byte for byte as it was received, and nothing else
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Apply messages again: exit 0 if all pass, 1 if one is still rejected
+    ///
+    /// All open ones, unless some are named. One that passes is applied and marked in one transaction; one that
+    /// does not stays, with what is wrong with it now. One that was replayed before is left alone.
+    #[command(
+        after_help = "Example:\n  paxflow quarantine replay --reason refused_by_database --dry-run\n  paxflow quarantine replay 7 8"
+    )]
+    Replay {
+        /// Numbers of messages; discarded ones are taken as well
+        #[arg(conflicts_with = "reason")]
+        ids: Vec<i64>,
+        /// All open messages of this reason code
+        #[arg(long)]
+        reason: Option<String>,
+        /// Change nothing: show which would pass and which cells of MarketData would change
+        #[arg(long)]
+        dry_run: bool,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Settle messages without applying them; they can still be shown, and replayed by number
+    #[command(
+        after_help = "Example:\n  paxflow quarantine discard 7 8 --why 'sent twice by the old adapter'"
+    )]
+    Discard {
+        /// Numbers of open messages
+        #[arg(required = true)]
+        ids: Vec<i64>,
+        /// Why they are not needed; is kept with them
+        #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        why: String,
+    },
+}
+
+pub(super) async fn run(command: &Command, config: &Config) -> Result<ExitCode> {
+    let mut connection = super::database(config, "quarantine").await?;
+    match command {
+        Command::List {
+            reason,
+            all,
+            limit,
+            json,
+        } => list(&mut connection, reason.as_deref(), *all, *limit, *json).await,
+        Command::Show { id, raw: true, .. } => raw(&mut connection, *id).await,
+        Command::Show { id, json, .. } => show(&mut connection, *id, *json).await,
+        Command::Replay {
+            ids,
+            reason,
+            dry_run,
+            json,
+        } => {
+            let ids = selected(&mut connection, ids, reason.as_deref()).await?;
+            if *dry_run {
+                dry_run_of(&mut connection, &ids, *json).await
+            } else {
+                replay(&mut connection, &ids, *json).await
+            }
+        }
+        Command::Discard { ids, why } => discard(&mut connection, ids, why).await,
+    }
+}
+
+#[derive(Debug, Serialize, FromRow)]
+struct Listed {
+    id: i64,
+    state: String,
+    reason: String,
+    path: String,
+    times_received: i64,
+    first_received_at: DateTime<Utc>,
+    last_received_at: DateTime<Utc>,
+}
+
+async fn list(
+    connection: &mut PgConnection,
+    reason: Option<&str>,
+    all: bool,
+    limit: u32,
+    json: bool,
+) -> Result<ExitCode> {
+    let rows = "SELECT id, state, reason, path, times_received, first_received_at, last_received_at
+                FROM quarantined_events
+                WHERE (state = 'open' OR $1) AND reason = coalesce($2, reason)
+                ORDER BY id DESC
+                LIMIT $3";
+    let rows: Vec<Listed> = sqlx::query_as(rows)
+        .bind(all)
+        .bind(reason)
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await
+        .context("cannot read quarantined_events")?;
+    if json {
+        say!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["id", "state", "reason", "where", "times", "last received"]);
+    for row in &rows {
+        table.add_row([
+            &row.id.to_string(),
+            &row.state,
+            &row.reason,
+            &row.path,
+            &row.times_received.to_string(),
+            &seconds(row.last_received_at),
+        ]);
+    }
+    if rows.is_empty() {
+        say!("nothing");
+    } else {
+        say!("{table}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn seconds(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+#[derive(Debug, Serialize, FromRow)]
+struct Shown {
+    id: i64,
+    state: String,
+    state_reason: Option<String>,
+    state_changed_at: DateTime<Utc>,
+    reason: String,
+    path: String,
+    detail: String,
+    sqlstate: Option<String>,
+    contract_version: String,
+    exchange: String,
+    routing_key: String,
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+    message_id: Option<String>,
+    headers: String,
+    body_bytes: i32,
+    times_received: i64,
+    first_received_at: DateTime<Utc>,
+    last_received_at: DateTime<Utc>,
+}
+
+async fn show(connection: &mut PgConnection, id: i64, json: bool) -> Result<ExitCode> {
+    let row = "SELECT id, state, state_reason, state_changed_at, reason, path, detail, sqlstate, contract_version,
+                      exchange, routing_key, content_type, content_encoding, message_id, headers::text AS headers,
+                      length(body) AS body_bytes, times_received, first_received_at, last_received_at
+               FROM quarantined_events
+               WHERE id = $1";
+    let shown: Option<Shown> = sqlx::query_as(row)
+        .bind(id)
+        .fetch_optional(connection)
+        .await
+        .context("cannot read quarantined_events")?;
+    let shown = shown.with_context(|| no_such(id))?;
+    if json {
+        let mut value = serde_json::to_value(&shown)?;
+        value["headers"] = serde_json::from_str(&shown.headers)?;
+        say!("{value:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&shown)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(shown: &Shown) -> std::io::Result<()> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    let rule = Reason::from_code(&shown.reason).map_or("", Reason::description);
+    let reason = match &shown.sqlstate {
+        Some(sqlstate) => format!("{} (SQLSTATE {sqlstate}): {rule}", shown.reason),
+        None => format!("{}: {rule}", shown.reason),
+    };
+    let state = match &shown.state_reason {
+        Some(why) => format!("{}: {why}", shown.state),
+        None => shown.state.clone(),
+    };
+    for (name, value) in [
+        ("id", shown.id.to_string()),
+        ("state", state),
+        ("since", seconds(shown.state_changed_at)),
+        ("reason", reason),
+        ("where", shown.path.clone()),
+        ("expected", shown.detail.clone()),
+        ("contract", shown.contract_version.clone()),
+        ("exchange", shown.exchange.clone()),
+        ("routing key", shown.routing_key.clone()),
+        ("content type", text(&shown.content_type)),
+        ("encoding", text(&shown.content_encoding)),
+        ("message id", text(&shown.message_id)),
+        ("headers", shown.headers.clone()),
+        ("body", format!("{} bytes", shown.body_bytes)),
+        ("received", format!("{} times", shown.times_received)),
+        ("  first", seconds(shown.first_received_at)),
+        ("  last", seconds(shown.last_received_at)),
+    ] {
+        say!("{name:<13} {value}");
+    }
+    let id = shown.id;
+    say!(
+        "\nThe body may hold personal data: paxflow quarantine show {id} --raw\n\
+         What a replay would do:           paxflow quarantine replay {id} --dry-run"
+    );
+    Ok(())
+}
+
+async fn raw(connection: &mut PgConnection, id: i64) -> Result<ExitCode> {
+    let body: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT body FROM quarantined_events WHERE id = $1")
+            .bind(id)
+            .fetch_optional(connection)
+            .await
+            .context("cannot read quarantined_events")?;
+    let body = body.with_context(|| no_such(id))?;
+    let mut stdout = std::io::stdout();
+    stdout.write_all(&body)?;
+    stdout.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn no_such(id: i64) -> String {
+    format!("no message {id} is set aside: paxflow quarantine list --all names them")
+}
+
+/// The messages to replay, oldest first; each once.
+async fn selected(
+    connection: &mut PgConnection,
+    ids: &[i64],
+    reason: Option<&str>,
+) -> Result<Vec<i64>> {
+    if !ids.is_empty() {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        return Ok(ids);
+    }
+    if let Some(reason) = reason
+        && Reason::from_code(reason).is_none()
+    {
+        bail!("{reason} is no reason code: paxflow quarantine list shows those there are");
+    }
+    let open = "SELECT id FROM quarantined_events WHERE state = 'open' AND reason = coalesce($1, reason) ORDER BY id";
+    sqlx::query_scalar(open)
+        .bind(reason)
+        .fetch_all(connection)
+        .await
+        .context("cannot read quarantined_events")
+}
+
+/// What a replay came to.
+#[derive(Debug, Default, Serialize)]
+struct Outcome {
+    passed: Vec<i64>,
+    verdicts: VerdictCounts,
+    rejected: Vec<StillRejected>,
+    replayed_before: Vec<i64>,
+    unknown: Vec<i64>,
+}
+
+async fn replay(connection: &mut PgConnection, ids: &[i64], json: bool) -> Result<ExitCode> {
+    let mut worker = super::run::identity(Pooler::None);
+    worker.id = format!("replay-{}", worker.id);
+    let mut outcome = Outcome::default();
+    for id in ids.iter().copied() {
+        let replayed = apply::replay(connection, &worker, id)
+            .await
+            .with_context(|| {
+                let count = outcome.passed.len();
+                format!("stopped at message {id}, after {count} have passed; run it again")
+            })?;
+        match replayed {
+            Replayed::Passed(verdict) => {
+                outcome.verdicts.count(verdict);
+                outcome.passed.push(id);
+            }
+            Replayed::Rejected(rejected) => outcome.rejected.push(StillRejected { id, rejected }),
+            Replayed::Before => outcome.replayed_before.push(id),
+            Replayed::Unknown => outcome.unknown.push(id),
+        }
+    }
+    if json {
+        say!("{}", serde_json::to_string_pretty(&outcome)?);
+    } else {
+        print_outcome(&outcome)?;
+    }
+    Ok(exit_code(
+        outcome.rejected.is_empty() && outcome.unknown.is_empty(),
+    ))
+}
+
+fn print_outcome(outcome: &Outcome) -> std::io::Result<()> {
+    for message in outcome.rejected.iter().take(SHOWN_MAX) {
+        say!("{} stays: {}", message.id, message.rejected);
+    }
+    for id in &outcome.unknown {
+        say!("{}", no_such(*id));
+    }
+    let counts = outcome.verdicts;
+    say!(
+        "{} passed ({} applied, {} duplicate, {} stale), {} still rejected, {} replayed before",
+        outcome.passed.len(),
+        counts.applied,
+        counts.duplicate,
+        counts.stale,
+        outcome.rejected.len(),
+        outcome.replayed_before.len()
+    );
+    Ok(())
+}
+
+fn exit_code(good: bool) -> ExitCode {
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+async fn dry_run_of(connection: &mut PgConnection, ids: &[i64], json: bool) -> Result<ExitCode> {
+    let looked_at = &ids[..ids.len().min(DRY_RUN_MAX)];
+    let preview = apply::preview(connection, looked_at)
+        .await
+        .context("cannot try the replay")?;
+    let left_out = ids.len() - preview.passing.len() - preview.rejected.len();
+    if json {
+        let mut value = serde_json::to_value(&preview)?;
+        value["left_out"] = json!(left_out);
+        say!("{value:#}");
+    } else {
+        print_preview(&preview, left_out)?;
+    }
+    Ok(exit_code(preview.rejected.is_empty()))
+}
+
+fn print_preview(preview: &Preview, left_out: usize) -> std::io::Result<()> {
+    for message in preview.rejected.iter().take(SHOWN_MAX) {
+        say!("{} would stay: {}", message.id, message.rejected);
+    }
+    if !preview.cells.is_empty() {
+        say!("{}", cells_table(&preview.cells));
+    }
+    if preview.cells.len() > SHOWN_MAX {
+        let more = preview.cells.len() - SHOWN_MAX;
+        say!("and {more} more cells: --json lists them all");
+    }
+    if left_out > 0 {
+        say!(
+            "{left_out} left out: unknown, replayed before, or beyond the {DRY_RUN_MAX} that a dry run takes"
+        );
+    }
+    let counts = preview.verdicts;
+    say!(
+        "dry run, nothing has changed: {} would pass ({} applied, {} duplicate, {} stale, {} folded), \
+         {} would still be rejected, {} cells would change",
+        preview.passing.len(),
+        counts.applied,
+        counts.duplicate,
+        counts.stale,
+        counts.folded,
+        preview.rejected.len(),
+        preview.cells.len()
+    );
+    Ok(())
+}
+
+fn cells_table(cells: &[CellChange]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["relation", "row", "cell", "now", "then"]);
+    for cell in cells.iter().take(SHOWN_MAX) {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        table.add_row([
+            &cell.relation,
+            &cell.key.join(" "),
+            &cell.column,
+            &text(&cell.before),
+            &text(&cell.after),
+        ]);
+    }
+    table
+}
+
+async fn discard(connection: &mut PgConnection, ids: &[i64], why: &str) -> Result<ExitCode> {
+    let discarded = "UPDATE quarantined_events
+                     SET state = 'discarded', state_reason = $2, state_changed_at = now()
+                     WHERE id = ANY ($1::bigint[]) AND state = 'open'
+                     RETURNING id";
+    let discarded: Vec<i64> = sqlx::query_scalar(discarded)
+        .bind(ids)
+        .bind(why)
+        .fetch_all(connection)
+        .await
+        .context("cannot write quarantined_events")?;
+    let mut left: Vec<_> = ids.iter().filter(|id| !discarded.contains(id)).collect();
+    left.sort_unstable();
+    left.dedup();
+    for id in &left {
+        say!("{id} is not open: left as it is");
+    }
+    say!("{} discarded", discarded.len());
+    Ok(exit_code(left.is_empty()))
+}

@@ -1,0 +1,157 @@
+//! What a worker does beside its batches: it has MarketData verified on a schedule, tells the newest result,
+//! and forgets quarantined events that are settled for long. On one connection of its own, so that it never
+//! takes one from a batch.
+
+use std::time::{Duration, Instant};
+
+use metrics::gauge;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use tracing::{debug, error, info, warn};
+
+use crate::audit::{self, Standing};
+use crate::db::{self, Fault, fault_of};
+use crate::{apply, telemetry};
+
+/// How soon a worker knows of a result that another one has found.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// Where nobody has ever verified, a worker does so once it has run for a while.
+const FIRST_AUDIT_AFTER: Duration = Duration::from_secs(60);
+/// How often settled events are looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
+/// Events that are forgotten in one statement.
+const FORGET_MAX: u32 = 1000;
+
+/// What a worker keeps up.
+#[derive(Debug, Clone)]
+pub struct Upkeep {
+    /// The database.
+    pub database: PgConnectOptions,
+    /// How often MarketData is verified by one of all workers.
+    pub verify_every: Option<Duration>,
+    /// How many days settled events are kept; 0 is for ever.
+    pub quarantine_days: u16,
+}
+
+/// When what is due next.
+struct Due {
+    audit: Instant,
+    forget: Instant,
+}
+
+/// Keeps it up until it is dropped. A failure is logged and tried again: no batch depends on it.
+pub async fn run(upkeep: Upkeep) {
+    let started = Instant::now();
+    let mut due = Due {
+        audit: started,
+        forget: started,
+    };
+    let look_every = upkeep
+        .verify_every
+        .map_or(LOOK_EVERY, |every| every.min(LOOK_EVERY));
+    let mut connection = None;
+    loop {
+        tokio::time::sleep(look_every).await;
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => match db::connect(&upkeep.database).await {
+                Ok(open) => open,
+                Err(error) => {
+                    debug!(reason = %error, "the upkeep waits for the database");
+                    continue;
+                }
+            },
+        };
+        match round(&mut open, &upkeep, started, &mut due).await {
+            Ok(()) => connection = Some(open),
+            Err(error) if fault_of(&error) == Fault::Transient => {
+                debug!(reason = %error, "the upkeep waits for the database");
+            }
+            Err(error) => warn!(reason = %error, "the upkeep failed"),
+        }
+    }
+}
+
+async fn round(
+    connection: &mut PgConnection,
+    upkeep: &Upkeep,
+    started: Instant,
+    due: &mut Due,
+) -> sqlx::Result<()> {
+    let standing = audit::standing(connection).await?;
+    tell(&standing);
+    if let Some(every) = upkeep.verify_every
+        && due.audit <= Instant::now()
+        && is_due(&standing, every, started.elapsed())
+    {
+        // Whatever comes of it, this worker does not try again before the next time.
+        due.audit = Instant::now() + every;
+        verify(connection, every).await?;
+        tell(&audit::standing(connection).await?);
+    }
+    if upkeep.quarantine_days > 0 && due.forget <= Instant::now() {
+        due.forget = Instant::now() + FORGET_EVERY;
+        while apply::forget(connection, upkeep.quarantine_days, FORGET_MAX).await?
+            == u64::from(FORGET_MAX)
+        {}
+    }
+    Ok(())
+}
+
+fn is_due(standing: &Standing, every: Duration, running: Duration) -> bool {
+    match standing.age {
+        Some(age) => age >= every,
+        None => running >= every.min(FIRST_AUDIT_AFTER),
+    }
+}
+
+async fn verify(connection: &mut PgConnection, every: Duration) -> sqlx::Result<()> {
+    let started = Instant::now();
+    match audit::audit(connection, every).await {
+        Ok(None) => {}
+        Ok(Some(report)) if report.is_exact() => {
+            let ms = started.elapsed().as_millis() as u64;
+            info!(rows = report.rows, ms, "verified: MarketData is exact");
+        }
+        Ok(Some(report)) => error!(
+            rows = report.rows,
+            rows_different = report.rows_different,
+            first = report.differences.first().map(ToString::to_string),
+            "DRIFT in MarketData: run paxflow verify --repair, and find out who else writes to these tables"
+        ),
+        Err(error) if audit::is_cut_off(&error) => warn!(
+            "the background verification took too long and was given up: run paxflow verify at a quiet time"
+        ),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Sets the metrics to the newest result, whoever found it.
+fn tell(standing: &Standing) {
+    if let Some(verified_through) = standing.verified_through {
+        gauge!(telemetry::VERIFIED_THROUGH).set(verified_through.timestamp() as f64);
+    }
+    if let Some(rows_different) = standing.rows_different {
+        gauge!(telemetry::DRIFT_ROWS).set(rows_different as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verification_is_due_once_the_newest_is_old_enough() {
+        let standing = |age: Option<u64>| Standing {
+            verified_through: None,
+            rows_different: None,
+            age: age.map(Duration::from_secs),
+        };
+        let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+        assert!(!is_due(&standing(Some(3599)), hour, hour));
+        assert!(is_due(&standing(Some(3600)), hour, Duration::ZERO));
+        assert!(!is_due(&standing(None), hour, minute / 2));
+        assert!(is_due(&standing(None), hour, minute));
+        assert!(is_due(&standing(None), minute / 2, minute / 2));
+    }
+}

@@ -1,0 +1,495 @@
+//! Misconfigurations, made one by one: doctor names each, and finds nothing once it is undone.
+
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Connection, ConnectionProperties, ExchangeKind};
+use paxflow::config::Secret;
+use paxflow::db;
+use paxflow::sandbox::{Options, Sandbox};
+use serde_json::Value;
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+
+use crate::events::flight;
+use crate::process::{Place, place, properties, ran};
+use crate::support::{Database, execute, servers};
+
+/// What to do to a database, what doctor then finds, and how to undo it. `{db}` is its name.
+const DATABASE: [(&str, &str, &str, &str); 18] = [
+    (
+        "ALTER DATABASE {db} SET synchronous_commit = off",
+        "synchronous_commit",
+        "off",
+        "ALTER DATABASE {db} RESET ALL",
+    ),
+    (
+        "ALTER DATABASE {db} SET default_transaction_read_only = on",
+        "read_only",
+        "default_transaction_read_only is on",
+        "SET default_transaction_read_only = off; ALTER DATABASE {db} RESET ALL",
+    ),
+    (
+        "ALTER DATABASE {db} SET default_transaction_isolation = 'serializable'",
+        "default_transaction_isolation",
+        "serializable",
+        "ALTER DATABASE {db} RESET ALL",
+    ),
+    (
+        "ALTER DATABASE {db} SET statement_timeout = '2s'",
+        "statement_timeout",
+        "statement_timeout is 2s",
+        "ALTER DATABASE {db} RESET ALL",
+    ),
+    (
+        "ALTER DATABASE {db} SET lock_timeout = '50ms'",
+        "lock_timeout",
+        "50ms",
+        "ALTER DATABASE {db} RESET ALL",
+    ),
+    (
+        "ALTER DATABASE {db} SET session_replication_role = replica",
+        "session_replication_role",
+        "replica",
+        "ALTER DATABASE {db} RESET ALL",
+    ),
+    (
+        "ALTER DATABASE {db} CONNECTION LIMIT 7",
+        "connections",
+        "7 offered",
+        "ALTER DATABASE {db} CONNECTION LIMIT -1",
+    ),
+    (
+        "ALTER TABLE bookings SET (autovacuum_enabled = off)",
+        "table_autovacuum",
+        "bookings",
+        "ALTER TABLE bookings RESET (autovacuum_enabled)",
+    ),
+    (
+        "ALTER TABLE flight_demand SET UNLOGGED",
+        "unlogged",
+        "flight_demand",
+        "ALTER TABLE flight_demand SET LOGGED",
+    ),
+    (
+        "ALTER TABLE flights ENABLE ROW LEVEL SECURITY",
+        "row_security",
+        "flights",
+        "ALTER TABLE flights DISABLE ROW LEVEL SECURITY",
+    ),
+    (
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'bookings_active'::regclass",
+        "invalid_index",
+        "bookings_active",
+        "REINDEX INDEX bookings_active",
+    ),
+    (
+        "ALTER TABLE airports DISABLE TRIGGER airports_date_their_flights",
+        "trigger",
+        "airports_date_their_flights is disabled",
+        "ALTER TABLE airports ENABLE TRIGGER airports_date_their_flights",
+    ),
+    (
+        "ALTER TRIGGER airports_date_their_flights ON airports RENAME TO away",
+        "trigger",
+        "airports_date_their_flights is missing",
+        "ALTER TRIGGER away ON airports RENAME TO airports_date_their_flights",
+    ),
+    (
+        "CREATE TABLE away AS TABLE airports; DELETE FROM airports WHERE iata_code BETWEEN 'JFA' AND 'JFZ'",
+        "airports",
+        "airports are missing",
+        "INSERT INTO airports SELECT * FROM away ON CONFLICT DO NOTHING",
+    ),
+    (
+        "UPDATE airports SET timezone = 'Mars/Olympus' WHERE iata_code = 'JFK'",
+        "time_zones",
+        "airport JFK is in Mars/Olympus",
+        "UPDATE airports SET timezone = 'America/New_York' WHERE iata_code = 'JFK'",
+    ),
+    (
+        "UPDATE reference_data SET checksum = 'x'",
+        "schema",
+        "airports of this version are not loaded",
+        "UPDATE reference_data SET checksum = (SELECT checksum FROM kept)",
+    ),
+    (
+        "UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2",
+        "schema",
+        "revision 2 was edited",
+        "UPDATE _sqlx_migrations m SET checksum = k.checksum FROM kept_migrations k WHERE k.version = m.version",
+    ),
+    (
+        "DELETE FROM _sqlx_migrations WHERE version > 3",
+        "schema",
+        "revision 3, this program knows ",
+        "INSERT INTO _sqlx_migrations SELECT * FROM kept_migrations ON CONFLICT DO NOTHING",
+    ),
+];
+
+/// Exit code and findings.
+async fn doctor(place: &Place) -> (i32, Vec<Value>) {
+    let (code, out, err) = ran(place.paxflow(&["doctor", "--json"])).await;
+    let findings: Vec<Value> = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
+    assert_eq!(code, i32::from(!findings.is_empty()), "{out}");
+    (code, findings)
+}
+
+/// Asserts that these checks, and no others, have found something.
+async fn assert_finds(place: &Place, expected: &[(&str, &str)]) {
+    let (_, findings) = doctor(place).await;
+    let found: Vec<(&str, &str)> = findings
+        .iter()
+        .map(|finding| {
+            (
+                finding["check"].as_str().unwrap(),
+                finding["found"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        found.len(),
+        expected.len(),
+        "expected {expected:?}, found {found:#?}"
+    );
+    for (check, text) in expected {
+        assert!(
+            found
+                .iter()
+                .any(|(name, found)| name == check && found.contains(text)),
+            "expected {check}: {text}, found {found:#?}"
+        );
+    }
+    for finding in &findings {
+        assert!(!finding["remedy"].as_str().unwrap().is_empty());
+        assert!(!finding["danger"].as_str().unwrap().is_empty());
+    }
+}
+
+async fn healthy(database: &Database) -> Place {
+    let place = place(database);
+    place.declare().await;
+    place
+}
+
+#[tokio::test]
+async fn doctor_finds_nothing_where_a_worker_has_started() {
+    let database = Database::new().await;
+    let place = healthy(&database).await;
+    place.worker().await.stop().await;
+    let (code, out, err) = ran(place.paxflow(&["doctor"])).await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(out, "nothing found that could lose messages or block\n");
+}
+
+#[tokio::test]
+async fn doctor_finds_what_is_wrong_with_a_database() {
+    let database = Database::new().await;
+    let place = healthy(&database).await;
+    let name = database.options.get_database().unwrap();
+    let mut connection = place.connect().await;
+    let kept = "CREATE TABLE kept AS TABLE reference_data; CREATE TABLE kept_migrations AS TABLE _sqlx_migrations";
+    execute(&mut connection, kept).await;
+    for (make, check, found, undo) in DATABASE {
+        // One by one: a statement that changes what a transaction may do must not share it.
+        for statement in make.split("; ") {
+            execute(&mut connection, &statement.replace("{db}", name)).await;
+        }
+        assert_finds(&place, &[(check, found)]).await;
+        for statement in undo.split("; ") {
+            execute(&mut connection, &statement.replace("{db}", name)).await;
+        }
+    }
+    assert_finds(&place, &[]).await;
+}
+
+#[tokio::test]
+async fn doctor_finds_the_privileges_that_a_role_lacks() {
+    let database = Database::new().await;
+    let place = healthy(&database).await;
+    let role = format!("paxflow_sick_{}", std::process::id());
+    let mut connection = place.connect().await;
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'sick';
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
+         REVOKE DELETE ON flight_demand FROM {role};
+         REVOKE INSERT ON quarantined_events FROM {role}"
+    );
+    execute(&mut connection, &grants).await;
+    let (_, host) = place.database_url.split_once('@').unwrap();
+    let sick = Place {
+        database_url: format!("postgres://{role}:sick@{host}"),
+        ..place.clone()
+    };
+    let lacking = [
+        ("privileges", "DELETE on flight_demand"),
+        ("privileges", "INSERT on quarantined_events"),
+    ];
+    assert_finds(&sick, &lacking).await;
+    execute(&mut connection, &format!("DROP OWNED BY {role}")).await;
+    execute(&mut connection, &format!("DROP ROLE {role}")).await;
+}
+
+#[tokio::test]
+async fn doctor_finds_a_database_of_another_encoding_and_an_empty_one() {
+    let name = format!("paxflow_latin_{}", std::process::id());
+    let mut admin = PgConnection::connect(&servers().database_url)
+        .await
+        .unwrap();
+    let create = format!("CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    execute(&mut admin, &create).await;
+    let place = Place::new(&crate::process::database_url(&name), &servers().amqp_url);
+    place.declare().await;
+    assert_finds(
+        &place,
+        &[("encoding", "LATIN1"), ("schema", "revision 0, ")],
+    )
+    .await;
+    execute(&mut admin, &format!("DROP DATABASE {name}")).await;
+}
+
+/// Makes exchanges and queues of a place in ways that the program does not.
+struct Operator {
+    connection: Connection,
+}
+
+impl Operator {
+    async fn new() -> Self {
+        let connection = Connection::connect(&servers().amqp_url, ConnectionProperties::default());
+        Self {
+            connection: connection.await.unwrap(),
+        }
+    }
+
+    async fn exchange(&self, name: &str, kind: ExchangeKind, durable: bool) {
+        let channel = self.connection.create_channel().await.unwrap();
+        let options = ExchangeDeclareOptions {
+            durable,
+            ..Default::default()
+        };
+        channel
+            .exchange_declare(name.into(), kind, options, FieldTable::default())
+            .await
+            .unwrap();
+    }
+
+    async fn queue(&self, name: &str, durable: bool, arguments: &[(&str, AMQPValue)]) {
+        let channel = self.connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions {
+            durable,
+            ..Default::default()
+        };
+        let mut table = FieldTable::default();
+        for (name, value) in arguments {
+            table.insert((*name).into(), value.clone());
+        }
+        channel
+            .queue_declare(name.into(), options, table)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn doctor_finds_exchanges_and_queues_that_are_missing_or_different() {
+    let database = Database::new().await;
+    let operator = Operator::new().await;
+    let text = |value: &str| AMQPValue::LongString(value.into());
+
+    let nothing = place(&database);
+    let (exchange, queue) = (
+        nothing.topology.exchange.clone(),
+        nothing.topology.queue.clone(),
+    );
+    let missing = |kind: &str, name: &str| format!("{kind} {name}");
+    let names = [
+        missing("exchange", &exchange),
+        missing("exchange", &format!("{queue}.dead")),
+        missing("queue", &queue),
+        missing("queue", &format!("{queue}.dead")),
+    ];
+    let expected: Vec<_> = names
+        .iter()
+        .map(|name| ("missing", name.as_str()))
+        .collect();
+    assert_finds(&nothing, &expected).await;
+
+    let exchanges = place(&database);
+    operator
+        .exchange(&exchanges.topology.exchange, ExchangeKind::Direct, true)
+        .await;
+    operator
+        .exchange(
+            &exchanges.topology.dead_letters(),
+            ExchangeKind::Fanout,
+            false,
+        )
+        .await;
+    let expected = [
+        ("arguments", "type is direct"),
+        ("arguments", "durable is false"),
+        ("missing", "queue"),
+        ("missing", "queue"),
+    ];
+    assert_finds(&exchanges, &expected).await;
+
+    let classic = place(&database);
+    operator
+        .exchange(&classic.topology.exchange, ExchangeKind::Topic, true)
+        .await;
+    operator
+        .exchange(&classic.topology.dead_letters(), ExchangeKind::Fanout, true)
+        .await;
+    operator
+        .queue(
+            &classic.topology.dead_letters(),
+            true,
+            &[("x-queue-type", text("quorum"))],
+        )
+        .await;
+    let arguments = [
+        ("x-message-ttl", AMQPValue::LongInt(60_000)),
+        ("x-max-length", AMQPValue::LongInt(9)),
+    ];
+    operator
+        .queue(&classic.topology.queue, false, &arguments)
+        .await;
+    let expected = [
+        ("arguments", "x-queue-type is none"),
+        ("arguments", "durable is false"),
+        ("arguments", "x-message-ttl is 60000"),
+        ("arguments", "x-max-length is 9"),
+        ("arguments", "x-dead-letter-exchange is none"),
+        ("arguments", "x-overflow is none"),
+    ];
+    assert_finds(&classic, &expected).await;
+
+    let impatient = place(&database);
+    impatient.declare().await;
+    let hasty = Place {
+        topology: paxflow::broker::Topology {
+            queue: format!("{queue}.hasty"),
+            ..impatient.topology.clone()
+        },
+        ..impatient
+    };
+    operator
+        .exchange(&hasty.topology.dead_letters(), ExchangeKind::Fanout, true)
+        .await;
+    operator
+        .queue(
+            &hasty.topology.dead_letters(),
+            true,
+            &[("x-queue-type", text("quorum"))],
+        )
+        .await;
+    let arguments = [
+        ("x-queue-type", text("quorum")),
+        ("x-delivery-limit", AMQPValue::LongInt(2)),
+        (
+            "x-dead-letter-exchange",
+            text(&hasty.topology.dead_letters()),
+        ),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+    ];
+    operator
+        .queue(&hasty.topology.queue, true, &arguments)
+        .await;
+    assert_finds(&hasty, &[("arguments", "x-delivery-limit is 2")]).await;
+}
+
+#[tokio::test]
+async fn doctor_finds_messages_that_nobody_takes() {
+    let database = Database::new().await;
+    let place = healthy(&database).await;
+    let producer = place.producer().await;
+    producer
+        .publish(&[serde_json::to_vec(&flight(serde_json::json!({}))).unwrap()])
+        .await;
+    assert_finds(&place, &[("consumers", "1 messages wait")]).await;
+    let dead = place.topology.dead_letters();
+    producer
+        .send(&dead, "", properties(), b"given up")
+        .await
+        .await
+        .unwrap();
+    let expected = [
+        ("consumers", "1 messages wait"),
+        ("dead_letters", "1 messages in "),
+    ];
+    assert_finds(&place, &expected).await;
+    let worker = place.worker().await;
+    place.committed_at_least(1).await;
+    assert_finds(&place, &[expected[1]]).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn doctor_names_servers_that_are_away_without_their_passwords() {
+    let away = Place::new(
+        "postgres://paxflow:canary-secret@127.0.0.1:1/paxflow",
+        "amqp://paxflow:canary-secret@127.0.0.1:1/%2f",
+    );
+    assert_finds(
+        &away,
+        &[
+            ("reachable", "127.0.0.1:1"),
+            ("reachable", "127.0.0.1:1/paxflow"),
+        ],
+    )
+    .await;
+    let (_, out, err) = ran(away.paxflow(&["doctor"])).await;
+    assert!(out.ends_with("2 found\n") && !(out + &err).contains("canary"));
+}
+
+#[tokio::test]
+async fn doctor_finds_what_is_wrong_with_whole_servers() {
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let options = Options {
+        postgresql_settings: vec![
+            setting("fsync", "off"),
+            setting("full_page_writes", "off"),
+            setting("autovacuum", "off"),
+            setting("max_connections", "20"),
+        ],
+        rabbitmq_settings: vec![
+            setting("disk_free_limit.absolute", "999999GB"),
+            setting("heartbeat", "0"),
+        ],
+    };
+    let sandbox = Sandbox::start(&options).await.unwrap();
+    let place = Place::new(sandbox.database_url(), sandbox.amqp_url());
+    let database = db::options(&Secret::new(sandbox.database_url()), "test").unwrap();
+    db::migrate::migrate(&database).await.unwrap();
+    place.declare().await;
+    let mut expected = vec![
+        ("fsync", "off"),
+        ("full_page_writes", "off"),
+        ("autovacuum", "autovacuum is off"),
+        ("connections", "17 offered"),
+        ("alarm", "takes no messages"),
+    ];
+    assert_finds(&place, &expected).await;
+    let deaf = Place {
+        amqp_url: format!("{}?heartbeat=0", place.amqp_url),
+        ..place.clone()
+    };
+    expected.push(("heartbeat", "off"));
+    assert_finds(&deaf, &expected).await;
+    expected.pop();
+    let mut connection = place.connect().await;
+    execute(
+        &mut connection,
+        "ALTER SYSTEM SET synchronous_standby_names = 'ghost'",
+    )
+    .await;
+    execute(&mut connection, "SELECT pg_reload_conf()").await;
+    crate::process::until("the setting has arrived", async || {
+        let names = crate::support::dump(&mut connection, "SHOW synchronous_standby_names").await;
+        (names == "ghost\n").then_some(())
+    })
+    .await;
+    expected.push(("synchronous_standby_names", "ghost, and none"));
+    assert_finds(&place, &expected).await;
+    sandbox.stop().await.unwrap();
+}

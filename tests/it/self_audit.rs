@@ -1,0 +1,275 @@
+//! MarketData verified while events flow, by hand and by the workers themselves, and what they do beside it.
+
+use std::time::{Duration, Instant};
+
+use paxflow::audit;
+use serde_json::{Value, json};
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+use tokio::process::Command;
+
+use crate::events::{booking, flight};
+use crate::process::{Place, Worker, generated, place, ran, until};
+use crate::support::{Database, dump, execute};
+
+const VERIFIED_THROUGH: &str = "paxflow_verified_through_timestamp_seconds";
+const DRIFT: &str = "paxflow_drift_rows";
+/// `audit::background` holds it while it verifies.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(x'7061786661756474'::bigint)";
+
+async fn worker(place: &Place, settings: &[(&str, &str)]) -> Worker {
+    let mut command = place.paxflow(&["run"]);
+    command.envs(settings.iter().copied());
+    let worker = Worker::start(command).await;
+    worker.ready().await;
+    worker
+}
+
+/// Waits until a worker reports this many differing rows, and returns through when all was exact.
+async fn reports(worker: &Worker, what: &str, drift: impl Fn(f64) -> bool) -> f64 {
+    until(what, async || {
+        let (_, metrics) = worker.get("/metrics").await;
+        let known = metrics.contains(&format!("\n{DRIFT} "));
+        (known && drift(worker.metric(DRIFT).await)).then_some(())
+    })
+    .await;
+    worker.metric(VERIFIED_THROUGH).await
+}
+
+#[tokio::test]
+async fn workers_audit_themselves_and_every_one_reports_the_drift() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.publish(&generated(300, 31, 0.0)).await;
+    let every = [("PAXFLOW_VERIFY_EVERY_SECS", "1")];
+    let (one, two) = tokio::join!(worker(&place, &every), worker(&place, &every));
+    place.committed_at_least(300).await;
+    for worker in [&one, &two] {
+        let through = reports(worker, "it is exact", |rows| rows == 0.0).await;
+        assert!(
+            (through - chrono::Utc::now().timestamp() as f64).abs() < 60.0,
+            "{through}"
+        );
+    }
+    let (_, metrics) = one.get("/metrics").await;
+    for name in [VERIFIED_THROUGH, DRIFT] {
+        assert!(metrics.contains(&format!("# HELP {name} ")), "{metrics}");
+    }
+
+    let mut connection = place.connect().await;
+    let plant = "UPDATE flight_demand SET total_revenue = total_revenue + 0.01
+                 WHERE (flight_id, cabin, currency) = (SELECT flight_id, cabin, currency FROM flight_demand LIMIT 1)";
+    execute(&mut connection, plant).await;
+    let mut through = Vec::new();
+    for worker in [&one, &two] {
+        through.push(reports(worker, "the drift is seen", |rows| rows > 0.0).await);
+    }
+    let (code, out, _) = ran(place.paxflow(&["verify", "--repair"])).await;
+    assert_eq!(code, 0, "{out}");
+    for (worker, before) in [&one, &two].into_iter().zip(through) {
+        // It stood still while there was drift, and goes on now.
+        let after = reports(worker, "it is exact again", |rows| rows == 0.0).await;
+        assert!(after >= before, "{before}, then {after}");
+    }
+    let drifting = "SELECT count(*) FROM verifications v WHERE drift_count > 0";
+    assert_ne!(dump(&mut connection, drifting).await, "0\n");
+    let (first, second) = (one.stop().await, two.stop().await);
+    let said = "DRIFT in MarketData";
+    assert!(
+        first.contains(said) || second.contains(said),
+        "{first}{second}"
+    );
+}
+
+#[tokio::test]
+async fn workers_share_one_schedule_and_never_audit_at_once() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let every = [("PAXFLOW_VERIFY_EVERY_SECS", "2")];
+    let (one, two, three) = tokio::join!(
+        worker(&place, &every),
+        worker(&place, &every),
+        worker(&place, &every)
+    );
+    let mut connection = place.connect().await;
+    let verifications = "SELECT count(*) FROM verifications";
+    until("some verifications", async || {
+        (place.number(verifications).await >= 4).then_some(())
+    })
+    .await;
+    let too_soon = "SELECT count(*) FROM verifications one, verifications next
+                    WHERE next.id = one.id + 1 AND next.started_at < one.finished_at + interval '2 s'";
+    assert_eq!(place.number(too_soon).await, 0);
+
+    // Whoever holds the lock is verifying.
+    let mut holder = connection.begin().await.unwrap();
+    execute(&mut holder, LOCK).await;
+    let before = place.number(verifications).await;
+    let tried = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name = 'paxflow upkeep'
+                   AND xact_start IS NULL AND state_change > now() - interval '1 s'";
+    let held = Instant::now();
+    until("all have looked and found it taken", async || {
+        (held.elapsed() > Duration::from_secs(5) && place.number(tried).await > 0).then_some(())
+    })
+    .await;
+    assert_eq!(place.number(verifications).await, before);
+    holder.rollback().await.unwrap();
+    until("they go on", async || {
+        (place.number(verifications).await > before).then_some(())
+    })
+    .await;
+    tokio::join!(one.stop(), two.stop(), three.stop());
+}
+
+#[tokio::test]
+async fn an_audit_that_is_switched_off_does_nothing() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let off = worker(&place, &[("PAXFLOW_VERIFY_EVERY_SECS", "0")]).await;
+    let on = worker(&place, &[("PAXFLOW_VERIFY_EVERY_SECS", "1")]).await;
+    reports(&on, "the other one audits", |rows| rows == 0.0).await;
+    on.stop().await;
+    let verifications = "SELECT count(*) FROM verifications";
+    let before = place.number(verifications).await;
+    // It reports what others find all the same.
+    reports(&off, "the result of the other one", |rows| rows == 0.0).await;
+    assert_eq!(place.number(verifications).await, before);
+    off.stop().await;
+}
+
+#[tokio::test]
+async fn settled_events_are_forgotten_after_their_time_and_open_ones_never() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut applier = database.applier().await;
+    let bad: Vec<_> = (0..6)
+        .map(|n| booking(json!({ "booking_id": format!("B{n}"), "cabin": "Z" })))
+        .collect();
+    applier.apply(&bad).await;
+    applier.apply(&[flight(json!({}))]).await;
+    execute(
+        &mut applier.connection,
+        "UPDATE quarantined_events SET state = 'replayed' WHERE id IN (1, 2);
+         UPDATE quarantined_events SET state = 'discarded' WHERE id IN (3, 4);
+         UPDATE quarantined_events SET state_changed_at = now() - interval '8 days', first_received_at = '2020-01-01',
+                last_received_at = '2020-01-01' WHERE id IN (1, 3, 5);
+         UPDATE quarantined_events SET state_changed_at = now() - interval '6 days' WHERE id IN (2, 4, 6)",
+    )
+    .await;
+    let settings = [
+        ("PAXFLOW_QUARANTINE_DAYS", "7"),
+        ("PAXFLOW_VERIFY_EVERY_SECS", "1"),
+    ];
+    let worker = worker(&place, &settings).await;
+    let left = "SELECT string_agg(id::text, ' ' ORDER BY id) FROM quarantined_events";
+    until("what is settled for long is gone", async || {
+        (dump(&mut applier.connection, left).await == "2 4 5 6\n").then_some(())
+    })
+    .await;
+    worker.stop().await;
+    assert_eq!(dump(&mut applier.connection, left).await, "2 4 5 6\n");
+}
+
+/// Bookings of ten markets, a hundred on each flight, with what they add up to.
+async fn many_bookings(connection: &mut PgConnection, bookings: u64) {
+    execute(connection, "SET synchronous_commit = off").await;
+    let flights = format!(
+        "INSERT INTO flights (flight_id, version, content_hash, airline, flight_number, origin, destination,
+                              scheduled_departure, scheduled_arrival, status, capacity_total,
+                              data_date, time_zone_known, source, last_event_at)
+         SELECT 'M' || n, 1, '\\x00', 'PX', '1', 'NRT', (ARRAY['PHX', 'LAX', 'JFK', 'SFO', 'SEA'])[1 + n % 5],
+                departure, departure + interval '9 hours', 'scheduled', 150,
+                local_date(departure, 'Asia/Tokyo'), true, '/tests', '2026-01-01Z'
+         FROM generate_series(0, {bookings} / 100) n,
+              LATERAL (SELECT timestamptz '2026-01-01Z' + n % 365 * interval '1 day' AS departure) d"
+    );
+    let rows = format!(
+        "INSERT INTO bookings (booking_id, version, content_hash, reference, flight_id, booked_at, cabin,
+                               booking_class, price_base, price_taxes, price_total, currency, payment_status,
+                               status, cancelled_at, source, last_event_at)
+         SELECT 'M' || n, 1, '\\x00', 'ABCDEF', 'M' || n / 100, '2025-12-01Z', (ARRAY['Y', 'Y', 'W', 'C'])[1 + n % 4], 'Y',
+                n % 997 + 0.25, 0.50, n % 997 + 0.75, (ARRAY['USD', 'EUR'])[1 + n % 2], 'paid',
+                CASE WHEN n % 10 = 0 THEN 'cancelled' ELSE 'confirmed' END,
+                CASE WHEN n % 10 = 0 THEN timestamptz '2025-12-05Z' END, '/tests', '2026-01-01Z'
+         FROM generate_series(1, {bookings}) n"
+    );
+    for statement in [flights.as_str(), &rows, "ANALYZE"] {
+        execute(connection, statement).await;
+    }
+    // Sums all of it up.
+    audit::repair(connection).await.unwrap();
+    execute(connection, "ANALYZE").await;
+}
+
+/// Runs a command that may take long on as many bookings as were asked for.
+async fn patiently(mut command: Command) -> (i32, Value) {
+    let ended = tokio::time::timeout(Duration::from_secs(600), command.output()).await;
+    let output = ended.expect("the command ends").unwrap();
+    let report = serde_json::from_slice(&output.stdout);
+    (
+        output.status.code().unwrap(),
+        report.unwrap_or_else(|_| panic!("{output:?}")),
+    )
+}
+
+#[tokio::test]
+async fn verify_finds_one_cent_among_many_bookings_while_events_flow() {
+    let bookings = std::env::var("PAXFLOW_TEST_BOOKINGS").map_or(100_000, |n| n.parse().unwrap());
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut connection = place.connect().await;
+    many_bookings(&mut connection, bookings).await;
+    let plant = "UPDATE flight_demand SET total_revenue = total_revenue + 0.01
+                 WHERE (flight_id, cabin, currency) = ('M777', 'W', 'USD')";
+    execute(&mut connection, plant).await;
+    let mut applier = database.applier().await;
+
+    // Batches on the very flight that is wrong, for as long as it takes to verify.
+    let started = Instant::now();
+    let verifying = tokio::spawn(patiently(place.paxflow(&["verify", "--json"])));
+    let (mut version, mut slowest) = (0, Duration::ZERO);
+    while !verifying.is_finished() {
+        version += 1;
+        let begun = Instant::now();
+        let events = [
+            booking(json!({ "booking_id": "live", "flight_id": "M777", "version": version })),
+            booking(
+                json!({ "booking_id": format!("L{version}"), "flight_id": "M777", "cabin": "W" }),
+            ),
+        ];
+        applier.apply(&events).await;
+        slowest = slowest.max(begun.elapsed());
+    }
+    let (code, report) = verifying.await.unwrap();
+    println!(
+        "{bookings} bookings verified in {:?} beside {version} batches of {slowest:?} at most",
+        started.elapsed()
+    );
+    assert!(version > 3, "no batch could commit meanwhile");
+    assert_eq!((code, &report["exact"]), (1, &json!(false)));
+    let cells: Vec<_> = report["differences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cell| format!("{} {} {}", cell["relation"], cell["key"], cell["column"]))
+        .collect();
+    let market = r#"["NRT","JFK","2026-02-17","W","USD"]"#;
+    let expected = [
+        format!(r#""market_fares" {market} "total_revenue""#),
+        format!(r#""market_fares" {market} "average_price""#),
+        r#""flight_demand" ["M777","W","USD"] "total_revenue""#.to_owned(),
+    ];
+    assert_eq!(cells.len(), 3, "{cells:#?}");
+    for cell in expected {
+        assert!(cells.contains(&cell), "{cell} is not among {cells:#?}");
+    }
+
+    let (code, report) = patiently(place.paxflow(&["verify", "--repair", "--json"])).await;
+    assert_eq!((code, &report["repaired"]), (0, &json!(1)), "{report}");
+
+    execute(&mut connection, plant).await;
+    let (code, result) = patiently(place.paxflow(&["rebuild", "--json"])).await;
+    assert_eq!((code, &result["rebuilt"]["replaced"]), (0, &json!(1)));
+    println!("rebuilt: {}", result["rebuilt"]);
+}
