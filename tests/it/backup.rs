@@ -274,7 +274,7 @@ async fn a_file_that_holds_other_rows_than_the_database_did_is_found_out() {
     let server = Server::look(options).await.unwrap();
     let hidden = ProgressBar::hidden();
     let mut snapshot = Snapshot {
-        revision: db::migrate::latest(),
+        revision: 0,
         rows: Rows::new(),
     };
     let other = server.read_back(&file, &snapshot, &hidden).await;
