@@ -96,7 +96,7 @@ impl Client {
                 "sslkey" => "PGSSLKEY",
                 _ => continue,
             };
-            // So it writes where a certificate is; libpq reads none out of the URL itself.
+            // sqlx writes the path of a certificate with this before it.
             command.env(variable, value.strip_prefix("file: ").unwrap_or(&value));
         }
         command.arg("--no-password");

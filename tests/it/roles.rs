@@ -29,7 +29,7 @@ market_data | SELECT | SELECT
 market_data_history | SELECT | SELECT
 market_fares | SELECT | SELECT
 pending_bookings | SELECT | SELECT
-quarantined_events | INSERT SELECT UPDATE | -
+quarantined_events | DELETE INSERT SELECT UPDATE | -
 reference_data | SELECT | -
 user_api_keys | - | -
 user_sessions | - | -
@@ -236,8 +236,19 @@ async fn a_worker_works_and_proves_itself_without_any_other_right() {
     .await;
     let (code, out, err) = ran(place.paxflow(&["verify", "--repair"])).await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
-    let (code, _, err) = ran(place.paxflow(&["status"])).await;
-    assert_eq!(code, 0, "{err}");
+    for command in [
+        &["status"][..],
+        &["quarantine", "list"],
+        &["quarantine", "replay", "--dry-run"],
+        &["quarantine", "discard", "1", "--why", "a test"],
+    ] {
+        let (code, _, err) = ran(place.paxflow(command)).await;
+        assert_eq!(code, 0, "{command:?}: {err}");
+    }
+    let mut connection = login.connect(&database).await;
+    let forgotten = paxflow::apply::forget(&mut connection, 1, 1000).await;
+    assert_eq!(forgotten.unwrap(), 0, "it was settled today");
+    drop(connection);
 
     let mut connection = login.connect(&database).await;
     assert_denied(&mut connection, &DENIED_TO_BOTH).await;
