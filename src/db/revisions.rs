@@ -1,8 +1,9 @@
 //! The revisions of the schema: which a database has, and which a set of files knows.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::migrate::{Migration, Migrator};
@@ -110,6 +111,16 @@ fn compare(mut applied: BTreeMap<i64, Applied>, migrator: &Migrator) -> Standing
     }));
     revisions.sort_by_key(|revision| revision.version);
     Standing { revisions }
+}
+
+/// The revisions that stand in a directory.
+///
+/// # Errors
+/// If it cannot be read.
+pub async fn in_directory(directory: &Path) -> Result<Migrator> {
+    Migrator::new(directory)
+        .await
+        .with_context(|| format!("cannot read the revisions in {}", directory.display()))
 }
 
 /// The files that bring the schema forward, in order.

@@ -181,6 +181,14 @@ impl Bench {
         let down = snapshot(&mut transaction).await.unwrap();
         assert_same(&down, &self.base, &format!("{what}: down\n{}", change.down));
         transaction.rollback().await.unwrap();
+        // Left as it is written, what is held back one way is held back the other way.
+        let mut transaction = self.at_base.begin().await.unwrap();
+        execute(&mut transaction, &change.up).await;
+        execute(&mut transaction, &change.down).await;
+        let back = snapshot(&mut transaction).await.unwrap();
+        let both = format!("{what}: as written\n{}\n{}", change.up, change.down);
+        assert_same(&back, &self.base, &both);
+        transaction.rollback().await.unwrap();
     }
 }
 

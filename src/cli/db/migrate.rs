@@ -13,7 +13,7 @@ use sqlx::migrate::{Migration, Migrator};
 use sqlx::postgres::PgConnectOptions;
 
 use super::confirm::{Consent, refuse_in_production};
-use super::revision;
+use super::create;
 use crate::cli::{database, say};
 use crate::config::Config;
 use crate::db;
@@ -78,7 +78,7 @@ enum Command {
     #[command(
         after_help = "Example:\n  paxflow db migrate create -m \"add meal preference\" --autogenerate"
     )]
-    Create(revision::Arguments),
+    Create(create::Arguments),
 }
 
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -142,7 +142,9 @@ impl Target {
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
     let from_dir = match &arguments.dir {
-        Some(dir) if !matches!(arguments.command, Command::Create(_)) => Some(read(dir).await?),
+        Some(dir) if !matches!(arguments.command, Command::Create(_)) => {
+            Some(revisions::in_directory(dir).await?)
+        }
         _ => None,
     };
     let migrator = from_dir.as_ref().unwrap_or(&MIGRATOR);
@@ -173,17 +175,10 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         }
         Command::Create(new) => {
             let dir = arguments.dir.as_deref().unwrap_or(Path::new("migrations"));
-            revision::create(new, dir, config).await?;
+            create::run(new, dir, config).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The revisions of a directory.
-pub(super) async fn read(dir: &Path) -> Result<Migrator> {
-    Migrator::new(dir)
-        .await
-        .with_context(|| format!("cannot read the revisions in {}", dir.display()))
 }
 
 async fn look(migrator: &Migrator, config: &Config) -> Result<(PgConnectOptions, Standing)> {

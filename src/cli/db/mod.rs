@@ -2,11 +2,11 @@
 
 mod backup;
 mod check;
+mod create;
 mod drop;
 mod init;
 mod migrate;
 mod restore;
-mod revision;
 mod status;
 
 use std::process::ExitCode;

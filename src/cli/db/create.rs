@@ -7,11 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 
-use super::migrate::read;
 use crate::cli::say;
 use crate::config::Config;
 use crate::db;
-use crate::db::revisions::latest;
+use crate::db::revisions::{in_directory, latest};
 use crate::db::schema::autogenerate;
 
 /// Longest part of a file name that comes from the message, in bytes.
@@ -28,8 +27,8 @@ pub(super) struct Arguments {
     autogenerate: bool,
 }
 
-pub(super) async fn create(arguments: &Arguments, dir: &Path, config: &Config) -> Result<()> {
-    let migrator = read(dir).await?;
+pub(super) async fn run(arguments: &Arguments, dir: &Path, config: &Config) -> Result<()> {
+    let migrator = in_directory(dir).await?;
     let version = latest(&migrator) + 1;
     let name = file_stem(&arguments.message)?;
     let mut bodies = [String::new(), String::new()];
