@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use paxflow::{audit, db};
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection};
 
 use crate::process::{Place, Worker, database_url, generated, place, ran};
 use crate::support::{Database, dump, execute};
@@ -326,22 +326,28 @@ async fn neither_reads_the_secrets_of_the_other() {
         ];
         assert_denied(&mut mine, &denied).await;
         // Another's statement may hold a value.
-        execute(&mut theirs, "SELECT 'canary'").await;
-        let seen = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%canary%' AND pid <> pg_backend_pid()";
+        execute(&mut theirs, "SELECT 1 AS canary").await;
+        let seen = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND query LIKE '%canary'",
+            other.name
+        );
         assert_eq!(
-            dump(&mut admin, seen).await,
+            dump(&mut admin, &seen).await,
             "1\n",
             "the administrator sees it"
         );
-        assert_eq!(dump(&mut mine, seen).await, "0\n");
+        assert_eq!(dump(&mut mine, &seen).await, "0\n");
         let shown = format!(
             "SELECT passwd FROM pg_user WHERE usename = '{}'",
             other.name
         );
         assert_eq!(dump(&mut mine, &shown).await, "********\n");
+        for (connection, login) in [(mine, one), (theirs, other)] {
+            connection.close().await.unwrap();
+            gone(&mut admin, login).await;
+        }
     }
     for login in [worker, analyst] {
-        gone(&mut admin, &login).await;
         login.drop_from(&mut admin).await;
     }
 }
