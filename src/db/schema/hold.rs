@@ -41,22 +41,30 @@ impl<'a> Held<'a> {
         held
     }
 
-    /// What is not done on the way there need not be undone on the way back.
-    pub(super) fn on_the_way_back(&self, back: &Difference<'a>) -> Self {
+    /// What is not done on the way there need not be undone on the way back, and everything else has to be.
+    pub(super) fn on_the_way_back(&self, there: &Difference<'a>, back: &Difference<'a>) -> Self {
+        let not_altered = |identity: &&'a str| {
+            there.altered.contains(identity) && self.builds.contains_key(identity)
+        };
+        let not_dropped = |identity: &&'a str| {
+            there.dropped.contains(identity)
+                && self.drops.contains_key(there.dropped_with(identity))
+                || not_altered(identity)
+        };
+        let not_made = |identity: &&'a str| {
+            there.created.contains(identity) && self.builds.contains_key(there.made_with(identity))
+                || not_altered(identity)
+        };
         let mut held = Self::default();
-        let (drops, builds) = (back.drop_needs(), back.build_needs());
-        for identity in drops.keys() {
-            if self.builds.contains_key(identity) {
-                held.drops.insert(identity, NOT_DONE);
-            }
+        for identity in back.dropped.iter().filter(|identity| not_made(identity)) {
+            held.drops.insert(back.dropped_with(identity), NOT_DONE);
         }
-        for identity in builds.keys() {
-            let altered = back.altered.contains(identity) && self.builds.contains_key(identity);
-            if altered || self.drops.contains_key(identity) {
-                held.builds.insert(identity, NOT_DONE);
-            }
+        let made = back.created.iter().filter(|identity| not_dropped(identity));
+        let altered = back.altered.iter();
+        let altered = altered.filter(|identity| not_made(identity) || not_dropped(identity));
+        for identity in made.chain(altered) {
+            held.builds.insert(back.made_with(identity), NOT_DONE);
         }
-        while held.spread(back, &drops, &builds) {}
         held
     }
 

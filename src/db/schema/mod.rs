@@ -52,7 +52,7 @@ impl Change {
         let back = Difference::between(desired, current);
         let held = Held::of(&there);
         let up = script::script(&there, &held)?;
-        let down = script::script(&back, &held.on_the_way_back(&back))?;
+        let down = script::script(&back, &held.on_the_way_back(&there, &back))?;
         Some(Self {
             held_back: up.held_back + down.held_back,
             up: up.sql,
