@@ -2,7 +2,7 @@
 WITH described AS (
     SELECT 'column' AS kind, format('%s.%s', attrelid::regclass, attname) AS name,
         concat_ws(' ', format_type(atttypid, atttypmod), attnotnull, attgenerated, attidentity,
-            attcollation::regcollation, pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)) AS definition
+            (SELECT collname FROM pg_collation WHERE oid = attcollation), pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)) AS definition
     FROM pg_attribute
     JOIN pg_class ON pg_class.oid = attrelid
     LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum

@@ -235,7 +235,9 @@ async fn doctor_finds_a_database_of_another_encoding_and_an_empty_one() {
     let mut admin = PgConnection::connect(&servers().database_url)
         .await
         .unwrap();
-    let create = format!("CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    let create = format!(
+        "CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    );
     execute(&mut admin, &create).await;
     let place = Place::new(&crate::process::database_url(&name), &servers().amqp_url);
     place.declare().await;

@@ -250,6 +250,21 @@ async fn what_loses_data_is_asked_first() {
         why.contains("DROP TABLE bookings (0003_bookings.down.sql)") && why.contains("--yes"),
         "{why}"
     );
+    let dir = with_revisions(&[
+        (
+            "0007_no_seats.up.sql",
+            "ALTER TABLE bookings DROP COLUMN seat;",
+        ),
+        (
+            "0007_no_seats.down.sql",
+            "ALTER TABLE bookings ADD COLUMN seat text;",
+        ),
+    ]);
+    let why = refuses(&place, &["migrate", "--dir", text(&dir), "upgrade"]).await;
+    assert!(
+        why.contains("ALTER TABLE bookings DROP COLUMN seat (0007_no_seats.up.sql)"),
+        "{why}"
+    );
     for (answer, code) in [("no", 1), ("yes", 0)] {
         assert_eq!(catalogs(&mut connection).await, before);
         let asked = on_a_terminal(&place, "db migrate downgrade base", answer).await;

@@ -24,7 +24,8 @@ use crate::db::turn::Patience;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
-    /// Use the revisions in a directory instead of those that this program was built with
+    /// Use the revisions in a directory instead of those that this program was built with; create writes
+    /// there, to migrations unless told otherwise
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
     #[command(subcommand)]
@@ -83,7 +84,7 @@ enum Command {
 
 #[derive(Debug, Clone, Copy, clap::Args)]
 struct ChangeOptions {
-    /// How long to wait for others that change or use the schema, in seconds
+    /// How long to wait for others that change the schema or use a table, in seconds [default: 300 and 10]
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     lock_timeout: Option<u64>,
     #[command(flatten)]
@@ -115,7 +116,7 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "base" => Ok(Self::Base),
-            "latest" => Ok(Self::Latest),
+            "latest" | "head" => Ok(Self::Latest),
             number => number
                 .parse()
                 .map(Self::Number)
