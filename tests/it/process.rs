@@ -522,11 +522,15 @@ impl Worker {
         sum_of(&metrics, name)
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("the worker runs")
+    }
+
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let id = self.child.id().expect("the worker runs").to_string();
         let sent = std::process::Command::new("kill")
-            .args([&format!("-{name}"), &id])
+            .args([&format!("-{name}"), &self.id().to_string()])
             .status()
             .unwrap();
         assert!(sent.success());
