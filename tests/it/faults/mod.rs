@@ -8,6 +8,7 @@
 //!
 //! Every test prints the PAXFLOW_TEST_SEED that chooses the same events and the same moments again.
 
+mod database;
 pub mod harness;
 mod invariants;
 mod process;

@@ -83,14 +83,8 @@ pub struct Trap {
 }
 
 impl Trap {
-    /// Waits for the frame; it is held until the test says what becomes of it.
-    pub async fn sprung(mut self) -> Held {
-        let held = tokio::time::timeout(FRAME_WITHIN, self.sprung.recv()).await;
-        let held = held.unwrap_or_else(|_| panic!("not seen in {FRAME_WITHIN:?}: {}", self.point));
-        held.expect("the proxy lives")
-    }
-
-    /// As [`Trap::sprung`], and shows a log if the frame does not come.
+    /// Waits for the frame; it is held until the test says what becomes of it. Shows a log if it does not
+    /// come.
     pub async fn sprung_by(self, log: impl Fn() -> String) -> Held {
         let point = self.point;
         let held = self.sprung_within(FRAME_WITHIN).await;
@@ -214,11 +208,6 @@ impl Proxy {
             held,
         });
         Trap { point, sprung }
-    }
-
-    /// Forgets the traps that were not sprung.
-    pub fn disarm(&self) {
-        self.shared.traps.lock().unwrap().clear();
     }
 }
 
