@@ -8,6 +8,8 @@
 //!
 //! Every test prints the PAXFLOW_TEST_SEED that chooses the same events and the same moments again.
 
+mod broker;
+mod chaos;
 mod database;
 pub mod harness;
 mod invariants;
