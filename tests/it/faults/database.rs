@@ -1,5 +1,7 @@
 //! The database breaks off, refuses, waits or changes, at every step of a batch's life.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use paxflow::sandbox::Shutdown;
@@ -404,6 +406,71 @@ async fn a_server_that_is_stopped_fast_or_at_once_is_waited_out() {
     }
 }
 
+/// A disk that is soon full; unmounted with this value.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Mounts it for the server of a process; only root may.
+    fn mount(server: u32) -> Option<Self> {
+        let owner = std::fs::metadata(format!("/proc/{server}")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let options = format!("size=8m,mode=700,uid={},gid={}", owner.uid(), owner.gid());
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(directory.path())
+            .status();
+        mounted.unwrap().success().then_some(Self(directory))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(self.path())
+            .status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} is still mounted", self.path().display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_waited_out() {
+    for seed in seeds(1) {
+        let mut rig = Rig::private(seed).await;
+        let Some(disk) = SmallDisk::mount(rig.servers().postgres_pid().unwrap()) else {
+            println!("not tested: only root may mount a file system");
+            return;
+        };
+        let moved = format!(
+            "CREATE TABLESPACE small LOCATION '{}'",
+            disk.path().display()
+        );
+        run(&rig.place, &moved).await;
+        run(&rig.place, "ALTER TABLE bookings SET TABLESPACE small").await;
+        let worker = Worker::start(small_batches(&rig.place)).await;
+        worker.ready().await;
+        let filler = disk.path().join("filler");
+        let full = std::fs::write(&filler, vec![0; 9 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        rig.publish(60).await;
+        let reason = worker.unready().await;
+        assert!(reason.starts_with("database: "), "{reason}");
+        says(&worker, "No space left on device").await;
+        assert_eq!(worker.get("/livez").await.0, 200);
+        let before = rig.committed().await;
+        std::fs::remove_file(&filler).unwrap();
+        rig.assert_goes_on(&worker, Instant::now(), before).await;
+        worker.stop().await;
+        rig.finish().await;
+    }
+}
+
 fn signal(process: u32, name: &str) {
     let sent = std::process::Command::new("kill")
         .args([&format!("-{name}"), &process.to_string()])
@@ -420,12 +487,13 @@ async fn four_replicas_on_hot_keys_never_deadlock() {
         let mut workers = Vec::new();
         for _ in 0..4 {
             let mut command = small_batches(&rig.place);
-            command.env("PAXFLOW_BATCH_MAX", "5");
+            command.env("PAXFLOW_BATCH_MAX", "8");
             workers.push(Worker::start(command).await);
         }
         let batches = "SELECT coalesce(sum(batches), 0)::bigint FROM worker_progress";
         while rig.place.number(batches).await < BATCHES {
-            rig.publish(1_000).await;
+            // Few keys in each, so that every batch wants what another one holds.
+            rig.publish(150).await;
         }
         for worker in workers {
             let log = worker.stop().await;
