@@ -1,18 +1,16 @@
 //! Any permutation, duplication, batching or interleaving of the same events ends in the same tables.
 
-use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use paxflow::batch::VerdictCounts;
 use serde_json::{Value, json};
+use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use crate::events::{booking, booking_deleted, flight, flight_deleted, plain_price};
 use crate::history::Generator;
 use crate::model;
 use crate::support::{
-    Applier, Database, assert_exact, assert_same_rows, dump, execute, table_rows,
+    Applier, Database, assert_exact, assert_same_rows, dump, execute, seed, setting, table_rows,
 };
 
 /// Enough for the suite on every change; PAXFLOW_TEST_HISTORIES asks for more.
@@ -30,19 +28,10 @@ const FARES: &str =
 const QUARANTINE: &str =
     "SELECT reason, path, times_received, state FROM quarantined_events ORDER BY id";
 
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| {
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is a whole number"))
-    })
-}
-
 #[tokio::test]
 async fn order_free() {
     let histories = setting("PAXFLOW_TEST_HISTORIES").unwrap_or(HISTORIES);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = setting("PAXFLOW_TEST_SEED").unwrap_or(now.as_secs());
+    let seed = seed();
     println!("{histories} histories from PAXFLOW_TEST_SEED={seed}");
     let lanes = (0..LANES).map(|lane| async move {
         let mut laboratory = Laboratory::new().await;

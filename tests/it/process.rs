@@ -12,7 +12,7 @@ use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use paxflow::broker::{Publisher, QueueState, Topology, queue_state};
 use paxflow::config::Secret;
 use paxflow::event::{Change, Message, decode};
@@ -344,7 +344,9 @@ impl Producer {
             confirms.push(self.send(&exchange, key, properties(), body).await);
         }
         for confirm in confirms {
-            assert!(confirm.await.unwrap().is_ack(), "the broker takes it");
+            let confirmation = confirm.await.unwrap();
+            let taken = matches!(confirmation, Confirmation::Ack(None));
+            assert!(taken, "a queue takes it");
         }
     }
 
@@ -522,11 +524,15 @@ impl Worker {
         sum_of(&metrics, name)
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("the worker runs")
+    }
+
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let id = self.child.id().expect("the worker runs").to_string();
         let sent = std::process::Command::new("kill")
-            .args([&format!("-{name}"), &id])
+            .args([&format!("-{name}"), &self.id().to_string()])
             .status()
             .unwrap();
         assert!(sent.success());
@@ -546,6 +552,15 @@ impl Worker {
         let status = self.exit_within(Duration::from_secs(10)).await;
         assert!(status.success(), "{status}:\n{}", self.log());
         self.log()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // What it said last tells why a test that waits for it has failed.
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
     }
 }
 

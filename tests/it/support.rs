@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::Utc;
 use paxflow::apply::{self, Worker};
@@ -36,6 +37,22 @@ const RELATIONS: [&str; 10] = [
 
 /// Whoever touches the template holds this lock: PostgreSQL copies a database only while nobody uses it.
 const TEMPLATE_LOCK: i64 = 0x7061_7866;
+
+/// A whole number that the caller of the tests may set.
+pub fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| {
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is a whole number"))
+    })
+}
+
+/// Where the random choices of a test begin: another one in every run, unless PAXFLOW_TEST_SEED asks
+/// for a run again.
+pub fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    setting("PAXFLOW_TEST_SEED").unwrap_or(now.as_secs())
+}
 
 /// Where the servers of the tests are.
 pub struct Servers {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::events::{booking, flight};
+use crate::faults::harness::Line;
 use crate::process::{Place, Worker, generated, place, ran, sum_of, until};
-use crate::proxy::{Proxy, host_of};
 use crate::support::Database;
 
 const EVENTS: i64 = 5_000;
@@ -283,18 +283,16 @@ async fn honest_readiness_while_a_database_answers_but_takes_nothing() {
 #[tokio::test]
 async fn honest_readiness_while_the_database_is_silent() {
     let database = Database::new().await;
-    let mut place = place(&database);
-    let direct = host_of(&place.database_url).to_owned();
-    let proxy = Proxy::to(&direct).await;
-    place.database_url = place.database_url.replace(&direct, &proxy.address);
-    let worker = place.worker().await;
-    proxy.freeze(true);
+    let place = place(&database);
+    let line = Line::to(&place).await;
+    let worker = line.place.worker().await;
+    line.database.freeze(true);
     let reason = worker.unready().await;
     assert!(
         reason.contains("no answer") || reason.contains("timed out"),
         "{reason}"
     );
-    proxy.freeze(false);
+    line.database.freeze(false);
     worker.ready().await;
     place.publish(&[body(&flight(json!({})))]).await;
     place.committed_at_least(1).await;
@@ -304,18 +302,16 @@ async fn honest_readiness_while_the_database_is_silent() {
 #[tokio::test]
 async fn a_stop_while_the_broker_is_silent_ends_in_time() {
     let database = Database::new().await;
-    let mut place = place(&database);
-    let direct = host_of(&place.amqp_url).to_owned();
-    let proxy = Proxy::to(&direct).await;
-    place.amqp_url = place.amqp_url.replace(&direct, &proxy.address);
-    let mut worker = place.worker().await;
-    proxy.freeze(true);
+    let place = place(&database);
+    let line = Line::to(&place).await;
+    let mut worker = line.place.worker().await;
+    line.broker.freeze(true);
     worker.signal("TERM");
     let status = worker.exit_within(STOP_MAX).await;
     assert_eq!(status.code(), Some(0), "{}", worker.log());
 
     // One that cannot even connect stops as well.
-    let mut worker = place.boot().await;
+    let mut worker = line.place.boot().await;
     worker.unready().await;
     worker.signal("TERM");
     let status = worker.exit_within(STOP_MAX).await;

@@ -1,0 +1,232 @@
+//! The broker ends connections, takes queues away, raises alarms, or says nothing.
+
+use std::time::{Duration, Instant};
+
+use paxflow::sandbox::Shutdown;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+use super::harness::{Rig, STOP_WITHIN, seeds, small_batches};
+use super::proxy::Cut;
+use super::wire::{COMMIT, CONSUME_ANSWERED, DELIVER};
+use crate::process::{Place, Worker, until};
+
+/// Evaluates an expression in the private broker, as its operator would.
+async fn eval(rig: &mut Rig, expression: &str) {
+    control(rig, &["eval", expression]).await;
+}
+
+/// Runs `rabbitmqctl` with the environment that the broker itself has: its cookie, name and ports.
+async fn control(rig: &mut Rig, arguments: &[&str]) {
+    let broker = rig.servers().rabbitmq_pid().unwrap();
+    let environment = std::fs::read(format!("/proc/{broker}/environ")).unwrap();
+    let variables = environment.split(|byte| *byte == 0).filter_map(|variable| {
+        let variable = std::str::from_utf8(variable).ok()?;
+        variable.split_once('=')
+    });
+    let output = Command::new("rabbitmqctl")
+        .args(arguments)
+        .env_clear()
+        .envs(variables)
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Something new is committed after a fault that is over by now.
+async fn assert_goes_on(rig: &mut Rig, worker: &Worker) {
+    let (over, before) = (Instant::now(), rig.committed().await);
+    rig.publish(10).await;
+    rig.assert_goes_on(worker, over, before).await;
+}
+
+#[tokio::test]
+async fn whatever_the_broker_ends_is_begun_again() {
+    for seed in seeds(1) {
+        let mut rig = Rig::private(seed).await;
+        let line = rig.line().await;
+        let worker = line.worker().await;
+
+        rig.publish(600).await;
+        rig.hang_up();
+        eval(
+            &mut rig,
+            "[begin [rabbit_networking:close_connection(C, \"fault\") || C <- rabbit_networking:connections()], \
+              timer:sleep(1000) end || _ <- lists:seq(1, 30)].",
+        )
+        .await;
+        assert_goes_on(&mut rig, &worker).await;
+
+        // A batch takes longer than the broker allows.
+        eval(
+            &mut rig,
+            "application:set_env(rabbit, consumer_timeout, 1000), application:set_env(rabbit, channel_tick_interval, 500).",
+        )
+        .await;
+        line.broker.cut(Cut::Reset);
+        worker.ready().await;
+        let trap = line.database.trap(COMMIT, 0);
+        rig.publish(30).await;
+        let held = trap.sprung_by(|| worker.log()).await;
+        until("the broker has taken the channel", async || {
+            let state = rig.place.waiting(&rig.place.topology.queue).await;
+            (state.consumers == 0).then_some(())
+        })
+        .await;
+        held.pass();
+        eval(
+            &mut rig,
+            "application:set_env(rabbit, consumer_timeout, 1800000).",
+        )
+        .await;
+        assert_goes_on(&mut rig, &worker).await;
+
+        // Consuming and acknowledging go on; only producers wait.
+        for (raise, clear) in [
+            (
+                "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).",
+                "rabbit_alarm:clear_alarm({resource_limit, memory, node()}).",
+            ),
+            (
+                "rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).",
+                "rabbit_alarm:clear_alarm({resource_limit, disk, node()}).",
+            ),
+        ] {
+            let trap = line.database.trap(COMMIT, 0);
+            rig.publish(60).await;
+            let held = trap.sprung_by(|| worker.log()).await;
+            rig.hang_up();
+            eval(&mut rig, raise).await;
+            let before = rig.committed().await;
+            held.pass();
+            rig.place.committed_at_least(before + 40).await;
+            assert_eq!(worker.get("/readyz").await.0, 200);
+            eval(&mut rig, clear).await;
+            assert_goes_on(&mut rig, &worker).await;
+        }
+
+        for shutdown in [Shutdown::Graceful, Shutdown::Kill] {
+            let trap = line.database.trap(COMMIT, 0);
+            rig.publish(60).await;
+            let held = trap.sprung_by(|| worker.log()).await;
+            rig.hang_up();
+            rig.servers().rabbitmq_stop(shutdown).await.unwrap();
+            held.pass();
+            let reason = worker.unready().await;
+            assert!(reason.starts_with("broker: "), "{reason}");
+            rig.servers().rabbitmq_start().await.unwrap();
+            assert_goes_on(&mut rig, &worker).await;
+        }
+
+        // What was in it is gone with it: nothing, by now.
+        rig.place.drained().await;
+        let queue = rig.place.topology.queue.clone();
+        let sessions = line.journal.count(CONSUME_ANSWERED);
+        eval(
+            &mut rig,
+            &format!("{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), rabbit_amqqueue:delete(Q, false, false, <<\"fault\">>)."),
+        )
+        .await;
+        until("it has made it anew", async || {
+            (line.journal.count(CONSUME_ANSWERED) > sessions).then_some(())
+        })
+        .await;
+        let log = worker.log();
+        assert!(log.contains("the broker ended the consumer"), "{log}");
+        assert_goes_on(&mut rig, &worker).await;
+        worker.stop().await;
+        rig.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_user_without_permission_ends_with_one_clear_line() {
+    for seed in seeds(1) {
+        let mut rig = Rig::private(seed).await;
+        control(&mut rig, &["add_user", "barred", "secret"]).await;
+        rig.publish(30).await;
+        let (_, server) = rig.place.amqp_url.split_once('@').unwrap();
+        let place = Place {
+            amqp_url: format!("amqp://barred:secret@{server}"),
+            ..rig.place.clone()
+        };
+        // No access to the virtual host; to nothing in it; not to what it has to read.
+        for (permissions, said) in [
+            (None, "NOT_ALLOWED"),
+            (Some([".*", ".*", "none"]), "ACCESS_REFUSED"),
+        ] {
+            if let Some(patterns) = permissions {
+                let arguments = [&["set_permissions", "barred"][..], &patterns].concat();
+                control(&mut rig, &arguments).await;
+            }
+            let mut worker = Worker::spawn(small_batches(&place));
+            let status = worker.exit_within(Duration::from_secs(30)).await;
+            let log = worker.log();
+            assert_eq!(status.code(), Some(1), "{log}");
+            let lines: Vec<_> = log
+                .lines()
+                .filter(|line| line.starts_with("paxflow: "))
+                .collect();
+            assert!(lines.len() == 1 && lines[0].contains(said), "{log}");
+            assert!(!log.contains("secret"), "{log}");
+        }
+        rig.finish().await;
+    }
+}
+
+/// It takes connections and says nothing.
+#[tokio::test]
+async fn a_silent_broker_is_given_up_and_asked_again() {
+    for seed in seeds(1) {
+        let rig = Rig::new(seed).await;
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        let place = Place {
+            amqp_url: format!("amqp://paxflow:x@{address}/%2f"),
+            ..rig.place.clone()
+        };
+        let mut worker = Worker::start(small_batches(&place)).await;
+        let mut taken = Vec::new();
+        for _ in 0..2 {
+            let taking = tokio::time::timeout(Duration::from_secs(30), silent.accept());
+            taken.push(taking.await.expect("it tries").unwrap());
+        }
+        let reason = worker.unready().await;
+        assert!(
+            reason.starts_with("broker: no answer within 10 s"),
+            "{reason}"
+        );
+        worker.signal("TERM");
+        let status = worker.exit_within(STOP_WITHIN).await;
+        assert!(status.success(), "{}", worker.log());
+        rig.finish().await;
+    }
+}
+
+/// Each crash counts against every delivery that the worker held.
+#[tokio::test]
+async fn thirty_crashes_with_full_hands_dead_letter_nothing() {
+    const CRASHES: usize = 30;
+    for seed in seeds(1) {
+        let mut rig = Rig::new(seed).await;
+        rig.publish(300).await;
+        for _ in 0..CRASHES {
+            let line = rig.line().await;
+            // The first window is full, and nothing of it is done.
+            let full = line.broker.trap(DELIVER, 31);
+            let commit = line.database.trap(COMMIT, 1);
+            let mut worker = Worker::start(line.command()).await;
+            let held = full.sprung_by(|| worker.log()).await;
+            worker.signal("KILL");
+            worker.exit_within(STOP_WITHIN).await;
+            drop((held, commit));
+        }
+        // It ends with a look at the dead-letter queue.
+        rig.finish().await;
+    }
+}
