@@ -15,7 +15,7 @@
 //! * [`audit`] recomputes MarketData and compares; [`upkeep`] has a worker do so on a schedule.
 //!
 //! Around them: [`config`] (the only reader of the environment), [`db`] (connections, faults, schema),
-//! [`health`], [`http`] and [`telemetry`] (what operators see), [`backoff`], [`world`] (the sample
+//! [`tls`], [`health`], [`http`] and [`telemetry`] (what operators see), [`backoff`], [`world`] (the sample
 //! world), [`sandbox`] (private servers for demo, tests and benches) and [`cli`] (the commands).
 //!
 //! Invariants: one transaction for a batch and the acknowledgement after it; locks are taken in one
@@ -41,5 +41,6 @@ pub mod health;
 pub mod http;
 pub mod sandbox;
 pub mod telemetry;
+pub mod tls;
 pub mod upkeep;
 pub mod world;

@@ -32,4 +32,5 @@ mod roles;
 mod self_audit;
 mod support;
 mod tidy;
+mod tls;
 mod worker;
