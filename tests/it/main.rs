@@ -9,6 +9,7 @@
 mod autogenerate;
 mod backup;
 mod boot;
+mod canary;
 mod commands;
 mod contract;
 mod demo;

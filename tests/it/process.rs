@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::canary;
 use crate::events::flight;
 use crate::support::{Database, servers};
 
@@ -356,6 +357,7 @@ impl Producer {
         properties: BasicProperties,
         body: &[u8],
     ) -> lapin::PublisherConfirm {
+        canary::remember(body);
         let options = BasicPublishOptions {
             mandatory: true,
             ..Default::default()
@@ -393,9 +395,11 @@ pub fn paxflow(arguments: &[&str]) -> Command {
 /// Runs a command to its end.
 pub async fn output(mut command: Command) -> Output {
     let ended = tokio::time::timeout(PATIENCE, command.output()).await;
-    ended
+    let output = ended
         .expect("the command ends")
-        .expect("the command starts")
+        .expect("the command starts");
+    canary::assert_output_silent(&command, &output);
+    output
 }
 
 /// Exit code, stdout and stderr of a command.
@@ -416,6 +420,7 @@ pub async fn fed(mut command: Command, stdin: &[u8]) -> (i32, String, String) {
     drop(input);
     let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
     let output = ended.expect("the command ends").unwrap();
+    canary::assert_output_silent(&command, &output);
     (
         output.status.code().expect("no signal ended it"),
         text(output.stdout),
@@ -433,6 +438,15 @@ pub struct Worker {
     log: PathBuf,
     _directory: tempfile::TempDir,
     address: String,
+    passwords: Vec<String>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            canary::assert_silent("the log", &self.log(), &self.passwords);
+        }
+    }
 }
 
 impl Worker {
@@ -464,6 +478,7 @@ impl Worker {
             log,
             _directory: directory,
             address: String::new(),
+            passwords: canary::passwords(&command),
         }
     }
 
@@ -509,6 +524,7 @@ impl Worker {
         let (head, body) = answer
             .split_once("\r\n\r\n")
             .expect("the answer has a head");
+        canary::assert_silent(path, body, &self.passwords);
         let status = head
             .split(' ')
             .nth(1)
@@ -572,5 +588,6 @@ pub fn generated(events: u64, seed: u64, bad_ratio: f64) -> Vec<Vec<u8>> {
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(<[u8]>::to_vec)
+        .inspect(|body| canary::remember(body))
         .collect()
 }

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::boot::fails;
+use crate::canary::broker_connections;
 use crate::pgbouncer::free_port;
 use crate::process::{Place, generated, ran, until};
 
@@ -178,6 +179,15 @@ async fn everything_goes_over_tls() {
     let open = "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)
                 WHERE application_name LIKE 'paxflow %' AND application_name <> 'paxflow test' AND NOT ssl";
     assert_eq!(plain.number(open).await, 0);
+    let connections = broker_connections(&servers.sandbox).await;
+    assert!(
+        connections.contains(&("paxflow worker".to_owned(), true)),
+        "{connections:?}"
+    );
+    assert!(
+        !connections.contains(&("paxflow worker".to_owned(), false)),
+        "{connections:?}"
+    );
     // Where the worker consumes, nobody is served without TLS.
     let unencrypted = place.amqp_url.replace("amqps://", "amqp://");
     let unencrypted = Secret::new(unencrypted.split('?').next().unwrap());
