@@ -2,6 +2,7 @@
 
 mod inspect;
 
+use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,15 +12,18 @@ use lapin::options::{
     QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind,
     ExchangeKind,
 };
+use percent_encoding::percent_decode_str;
 
 use crate::batch::Delivery;
 use crate::config::Secret;
+use crate::tls;
 
 pub use inspect::{Argument, Inspection, Object, Standing, inspect};
 
@@ -48,6 +52,19 @@ pub enum BrokerError {
 
 impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
+        if let ErrorKind::IOError(error) = error.kind() {
+            if let Some(problem) = tls::refusal(error) {
+                return Self::Refused(format!(
+                    "{problem}: AMQP_URL has to lead to a TLS port (usually 5671), to name the host as the broker's certificate \
+                     does, and with ?cacertfile=FILE the CA, unless the system trusts it: {error}"
+                ));
+            }
+            if has_no_roots(error) {
+                return Self::Refused(format!(
+                    "amqps needs the CAs that the system trusts: install ca-certificates, or correct SSL_CERT_FILE: {error}"
+                ));
+            }
+        }
         let refused = match error.kind() {
             ErrorKind::ProtocolError(error) => matches!(
                 error.kind(),
@@ -64,6 +81,11 @@ impl From<lapin::Error> for BrokerError {
             Self::Lost(error.to_string())
         }
     }
+}
+
+/// Whether lapin found none of the system's CAs, which it wants also where the URL names another.
+fn has_no_roots(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.to_string().contains("native certificates")
 }
 
 /// Where events come from: names of the exchange and the queue.
@@ -184,13 +206,46 @@ async fn connect(url: &Secret, purpose: &str) -> Result<Connection, BrokerError>
         )
     })?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
+    let trusted = trusted(url, &uri)?;
     let properties =
         ConnectionProperties::default().with_connection_name(format!("paxflow {purpose}").into());
-    match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
+    let runtime = lapin::runtime::default_runtime()?;
+    let connected = Connection::connect_uri_with_config(uri, properties, trusted, runtime);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
         Ok(connected) => Ok(connected?),
         Err(_) => Err(BrokerError::Lost(format!(
             "no answer within {} s",
             CONNECT_TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+/// The CA that the URL names, in the parameter that RabbitMQ's own clients know. It is read for each
+/// connection, so that a new one needs no restart.
+fn trusted(url: &Secret, uri: &AMQPUri) -> Result<OwnedTLSConfig, BrokerError> {
+    let query = url.expose().split_once('?').map_or("", |(_, query)| query);
+    let named = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("cacertfile="));
+    let Some(path) = named else {
+        return Ok(OwnedTLSConfig::default());
+    };
+    if uri.scheme != AMQPScheme::AMQPS {
+        return Err(BrokerError::Refused(
+            "AMQP_URL names a cacertfile and asks for no TLS: begin it with amqps://".to_owned(),
+        ));
+    }
+    let path = percent_decode_str(path).decode_utf8_lossy();
+    match std::fs::read_to_string(&*path) {
+        Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(OwnedTLSConfig {
+            cert_chain: Some(pem),
+            ..OwnedTLSConfig::default()
+        }),
+        Ok(_) => Err(BrokerError::Refused(format!(
+            "{path}, the cacertfile in AMQP_URL, holds no certificate: give it in PEM form"
+        ))),
+        Err(error) => Err(BrokerError::Refused(format!(
+            "cannot read {path}, the cacertfile in AMQP_URL: {error}"
         ))),
     }
 }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
 /// What can be set, with its form, default and meaning: the table of `--help` and README.
@@ -17,7 +18,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "DATABASE_URL",
         form: "postgres://user:password@host:5432/database",
         default: "",
-        meaning: "The PostgreSQL database (12 or later). DATABASE_URL_FILE names a file that holds it.",
+        meaning: "The PostgreSQL database (12 or later); ?sslmode=verify-full&sslrootcert=FILE for TLS. DATABASE_URL_FILE names a file that holds it.",
     },
     Setting {
         name: "DATABASE_POOLER",
@@ -35,7 +36,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "AMQP_URL",
         form: "amqp://user:password@host:5672/vhost",
         default: "",
-        meaning: "The RabbitMQ broker (3.10 or later); amqps:// for TLS. AMQP_URL_FILE names a file that holds it.",
+        meaning: "The RabbitMQ broker (3.10 or later); amqps:// and ?cacertfile=FILE for TLS. AMQP_URL_FILE names a file that holds it.",
     },
     Setting {
         name: "PAXFLOW_HTTP_ADDR",
@@ -352,6 +353,29 @@ fn wrong(name: &str, problem: &str) -> anyhow::Error {
     anyhow!("{name} {problem}: expected {form} (default: {default})")
 }
 
+/// Refuses certificates that would not be looked at, or cannot be: the one is no protection, the other
+/// would pass for an outage.
+fn certificates(name: &str, options: &PgConnectOptions) -> Result<()> {
+    use sqlx::postgres::PgSslMode::{VerifyCa, VerifyFull};
+    for (parameter, value) in options.to_url_lossy().query_pairs() {
+        if !["sslrootcert", "sslcert", "sslkey"].contains(&&*parameter) {
+            continue;
+        }
+        let verifies = matches!(options.get_ssl_mode(), VerifyCa | VerifyFull);
+        if parameter == "sslrootcert" && !verifies {
+            bail!(
+                "{name} names an sslrootcert that nothing is verified with: add sslmode=verify-full"
+            );
+        }
+        // How sqlx writes what is a path and not the certificate itself.
+        if let Some(path) = value.strip_prefix("file: ") {
+            std::fs::File::open(path)
+                .with_context(|| format!("{name}: cannot read {path}, its {parameter}"))?;
+        }
+    }
+    Ok(())
+}
+
 struct Lookup<'a, F>(&'a F);
 
 impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
@@ -388,12 +412,13 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
 
     fn database(&self, name: &str) -> Result<Option<Secret>> {
         let url = self.secret(name, &["postgres://", "postgresql://"])?;
-        match &url {
-            Some(url) if url.expose().parse::<PgConnectOptions>().is_err() => {
-                Err(wrong(name, "cannot be read"))
+        if let Some(url) = &url {
+            match url.expose().parse() {
+                Ok(options) => certificates(name, &options)?,
+                Err(_) => return Err(wrong(name, "cannot be read")),
             }
-            _ => Ok(url),
         }
+        Ok(url)
     }
 
     fn secret(&self, name: &str, schemes: &[&str]) -> Result<Option<Secret>> {
@@ -495,6 +520,34 @@ mod tests {
         assert!(!error.contains("canary"), "{error}");
         let config = config(&[("DATABASE_URL", "postgres://joe:canary@db/x")]).unwrap();
         assert!(!format!("{config:?}").contains("canary"));
+    }
+
+    #[test]
+    fn certificates_that_protect_nothing_are_refused() {
+        let said = |query: &str| {
+            let url = format!("postgres://joe:canary@db/x?{query}");
+            let read = config(&[("DATABASE_URL", &url)]);
+            read.map_or_else(|error| format!("{error:#}"), |_| String::new())
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let there = format!("sslrootcert={}", file.path().display());
+        assert_eq!(said("sslmode=verify-full"), "");
+        assert_eq!(said(&format!("sslmode=verify-full&{there}")), "");
+        for (query, expected) in [
+            (there.as_str(), "sslmode=verify-full"),
+            (&format!("sslmode=require&{there}"), "sslmode=verify-full"),
+            (
+                "sslmode=verify-ca&sslrootcert=/no/such",
+                "cannot read /no/such",
+            ),
+        ] {
+            let said = said(query);
+            assert!(
+                said.contains("DATABASE_URL") && said.contains(expected),
+                "{query}: {said}"
+            );
+            assert!(!said.contains("canary"), "{said}");
+        }
     }
 
     #[test]

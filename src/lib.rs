@@ -15,8 +15,9 @@
 //! * [`audit`] recomputes MarketData and compares; [`upkeep`] has a worker do so on a schedule.
 //!
 //! Around them: [`config`] (the only reader of the environment), [`db`] (connections, faults, schema),
-//! [`health`], [`http`] and [`telemetry`] (what operators see), [`backoff`], [`world`] (the sample
-//! world), [`sandbox`] (private servers for demo, tests and benches) and [`cli`] (the commands).
+//! [`tls`] (servers that fail a handshake), [`health`], [`http`] and [`telemetry`] (what operators see),
+//! [`backoff`], [`world`] (the sample world), [`sandbox`] (private servers for demo, tests and benches)
+//! and [`cli`] (the commands).
 //!
 //! Invariants: one transaction for a batch and the acknowledgement after it; locks are taken in one
 //! global order (see [`apply`]); MarketData relations are views over `flights`, `bookings` and
@@ -41,5 +42,6 @@ pub mod health;
 pub mod http;
 pub mod sandbox;
 pub mod telemetry;
+pub mod tls;
 pub mod upkeep;
 pub mod world;

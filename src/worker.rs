@@ -126,7 +126,7 @@ async fn sessions(worker: &Worker, stop: &mut Stop) -> Result<()> {
             }
             Err(BrokerError::Lost(reason)) => reason,
             Err(BrokerError::Refused(reason)) => {
-                bail!("the broker refuses to work with us: {reason}")
+                bail!("the broker refuses to work with us (AMQP_URL): {reason}")
             }
         };
         worker.health.broker(Err(lost.clone()));
@@ -147,7 +147,8 @@ async fn database_answers(worker: &Worker, stop: &mut Stop) -> Result<bool> {
     let mut backoff = Backoff::default();
     while let Err(error) = db::pool::answers(&worker.pool).await {
         if fault_of(&error) != Fault::Transient {
-            return Err(db::pooler::explain(error)).context("the database refuses to work with us");
+            return Err(db::explain(error))
+                .context("the database refuses to work with us (DATABASE_URL)");
         }
         worker.health.database(Err(error.to_string()));
         let wait = backoff.next_wait();
@@ -399,7 +400,7 @@ async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<
         };
         if fault_of(&error) != Fault::Transient {
             error!(events, reason = %error, "cannot commit; nothing of the batch is acknowledged");
-            return Err(db::pooler::explain(error)).context("the database refuses the batch");
+            return Err(db::explain(error)).context("the database refuses the batch");
         }
         counter!(telemetry::RETRIES).increment(1);
         worker.health.held(error.to_string());

@@ -175,13 +175,11 @@ fn with_runtime(command: impl AsyncFnOnce(Config) -> Result<ExitCode>) -> Result
 async fn database(config: &Config, purpose: &str) -> Result<PgConnection> {
     let options = crate::db::options(config.direct_url()?, purpose)?;
     let connected = crate::db::connect(&options).await;
-    connected
-        .map_err(crate::db::pooler::explain)
-        .with_context(|| {
-            format!(
-                "cannot connect to the database at {} ({})",
-                crate::db::address(&options),
-                config.direct_setting()
-            )
-        })
+    connected.map_err(crate::db::explain).with_context(|| {
+        format!(
+            "cannot connect to the database at {} ({})",
+            crate::db::address(&options),
+            config.direct_setting()
+        )
+    })
 }

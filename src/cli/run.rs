@@ -43,7 +43,14 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
-    if !migrate(direct.as_ref(), &options, &health, &mut stop.clone()).await? {
+    let migrated = migrate(direct.as_ref(), &options, &health, &mut stop.clone())
+        .await
+        .with_context(|| {
+            let database = direct.as_ref().unwrap_or(&options);
+            let setting = config.direct_setting();
+            format!("database at {} ({setting})", db::address(database))
+        })?;
+    if !migrated {
         return Ok(ExitCode::SUCCESS);
     }
     let worker = Worker {
@@ -93,7 +100,7 @@ async fn migrate(
             .chain()
             .find_map(|cause| cause.downcast_ref::<sqlx::Error>());
         if cause.map(fault_of) != Some(Fault::Transient) {
-            return Err(error.context(format!("database at {}", db::address(options))));
+            return Err(error);
         }
         let reason = format!("{error:#}");
         let wait = backoff.next_wait();

@@ -32,7 +32,7 @@ const SEARCH_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
     let mut connection = super::connect(options)
         .await
-        .map_err(super::pooler::explain)
+        .map_err(super::explain)
         .context("cannot connect to migrate")?;
     if let Some(before) = behind(&mut connection).await? {
         let newest = latest(&MIGRATOR);
@@ -54,7 +54,7 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<()> {
 pub async fn require_latest(options: &PgConnectOptions) -> Result<()> {
     let mut connection = super::connect(options)
         .await
-        .map_err(super::pooler::explain)
+        .map_err(super::explain)
         .context("cannot connect to see the schema revision")?;
     if let Some(before) = behind(&mut connection).await? {
         bail!(

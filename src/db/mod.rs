@@ -16,11 +16,12 @@ pub mod turn;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use crate::config::Secret;
+use crate::tls;
 
 /// How long a connection may take to be made before it counts as an outage.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,6 +64,7 @@ pub fn fault_of(error: &sqlx::Error) -> Fault {
                 _ => Fault::Permanent,
             }
         }
+        sqlx::Error::Io(error) if tls::refusal(error).is_some() => Fault::Permanent,
         sqlx::Error::Io(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
@@ -70,6 +72,30 @@ pub fn fault_of(error: &sqlx::Error) -> Fault {
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => Fault::Transient,
         _ => Fault::Permanent,
+    }
+}
+
+/// Adds what to do to an error that only a person can mend, where the error itself does not tell.
+pub fn explain(error: sqlx::Error) -> anyhow::Error {
+    if let sqlx::Error::Io(error) = &error
+        && let Some(problem) = tls::refusal(error)
+    {
+        // A text, since the error says it once more in its source.
+        return anyhow!(
+            "{problem}: with sslmode=verify-full the URL has to name the host as the server's certificate does, \
+             and with sslrootcert=FILE the CA, unless the system trusts it: {error}"
+        );
+    }
+    let remedy = match &error {
+        sqlx::Error::Tls(_) => Some(
+            "no TLS as sslmode asks for it: turn it on in PostgreSQL (ssl = on), or correct the URL",
+        ),
+        _ => pooler::remedy(&error),
+    };
+    let error = anyhow::Error::new(error);
+    match remedy {
+        Some(remedy) => error.context(remedy),
+        None => error,
     }
 }
 

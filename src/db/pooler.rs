@@ -54,16 +54,11 @@ impl Pooler {
     }
 }
 
-/// Adds what to do to an error that shows a pooler where PostgreSQL was expected.
-pub fn explain(error: sqlx::Error) -> anyhow::Error {
-    let unexpected = is_unexpected(&error);
-    let error = anyhow::Error::new(error);
-    if unexpected {
-        return error.context(
-            "the URL leads to a pooler: set DATABASE_POOLER=transaction, and DATABASE_DIRECT_URL to PostgreSQL itself",
-        );
-    }
-    error
+/// What to do about an error that shows a pooler where PostgreSQL was expected.
+pub(super) fn remedy(error: &sqlx::Error) -> Option<&'static str> {
+    is_unexpected(error).then_some(
+        "the URL leads to a pooler: set DATABASE_POOLER=transaction, and DATABASE_DIRECT_URL to PostgreSQL itself",
+    )
 }
 
 /// Whether only a pooler gives this error, and only to those who do not expect one.

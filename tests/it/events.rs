@@ -3,6 +3,8 @@
 use paxflow::batch::Delivery;
 use serde_json::{Value, json};
 
+use crate::canary;
+
 /// A booking of 100.00 USD in economy, with the fields of `data` on top.
 pub fn booking(data: Value) -> Value {
     let plain = json!({
@@ -72,8 +74,10 @@ pub fn plain_price(total: &str, currency: &str) -> Value {
 
 /// The event as the broker would deliver it.
 pub fn deliver(event: &Value) -> Delivery {
+    let body = serde_json::to_vec(event).unwrap();
+    canary::remember(&body);
     Delivery {
-        body: serde_json::to_vec(event).unwrap(),
+        body,
         exchange: "paxflow.events".to_owned(),
         routing_key: event["type"].as_str().unwrap().to_owned(),
         content_type: Some("application/cloudevents+json".to_owned()),

@@ -9,6 +9,7 @@
 mod autogenerate;
 mod backup;
 mod boot;
+mod canary;
 mod commands;
 mod contract;
 mod demo;
@@ -32,4 +33,5 @@ mod roles;
 mod self_audit;
 mod support;
 mod tidy;
+mod tls;
 mod worker;

@@ -132,7 +132,7 @@ fn spawn(directory: &Path) -> Child {
 }
 
 /// Below Linux's ephemeral range: while PgBouncer is down, its port must not be lent to whoever tries to reach it.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     // No two tests try the same one.
     static TRIED: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 10_000) as u16;
@@ -350,6 +350,6 @@ async fn named_statements_of_another_connection_are_what_a_pooler_gives() {
     assert!(outcomes[0].is_ok());
     let error = outcomes.remove(1).unwrap_err();
     assert_eq!(db::fault_of(&error), db::Fault::Permanent);
-    let said = format!("{:#}", db::pooler::explain(error));
+    let said = format!("{:#}", db::explain(error));
     assert!(said.contains("DATABASE_POOLER=transaction"), "{said}");
 }

@@ -23,8 +23,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::canary;
 use crate::events::flight;
-use crate::support::{Database, servers};
+use crate::support::{Database, servers, sum_of};
 
 /// How long a fact may take to come true on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -358,6 +359,7 @@ impl Producer {
         properties: BasicProperties,
         body: &[u8],
     ) -> lapin::PublisherConfirm {
+        canary::remember(body);
         let options = BasicPublishOptions {
             mandatory: true,
             ..Default::default()
@@ -395,9 +397,11 @@ pub fn paxflow(arguments: &[&str]) -> Command {
 /// Runs a command to its end.
 pub async fn output(mut command: Command) -> Output {
     let ended = tokio::time::timeout(PATIENCE, command.output()).await;
-    ended
+    let output = ended
         .expect("the command ends")
-        .expect("the command starts")
+        .expect("the command starts");
+    canary::assert_output_silent(&command, &output);
+    output
 }
 
 /// Exit code, stdout and stderr of a command.
@@ -418,6 +422,7 @@ pub async fn fed(mut command: Command, stdin: &[u8]) -> (i32, String, String) {
     drop(input);
     let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
     let output = ended.expect("the command ends").unwrap();
+    canary::assert_output_silent(&command, &output);
     (
         output.status.code().expect("no signal ended it"),
         text(output.stdout),
@@ -435,6 +440,18 @@ pub struct Worker {
     log: PathBuf,
     _directory: tempfile::TempDir,
     address: String,
+    passwords: Vec<String>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What it said last tells why a test that waits for it has failed.
+            eprintln!("{}", self.log());
+        } else {
+            canary::assert_silent("the log", &self.log(), &self.passwords);
+        }
+    }
 }
 
 impl Worker {
@@ -466,6 +483,7 @@ impl Worker {
             log,
             _directory: directory,
             address: String::new(),
+            passwords: canary::passwords(&command),
         }
     }
 
@@ -511,6 +529,7 @@ impl Worker {
         let (head, body) = answer
             .split_once("\r\n\r\n")
             .expect("the answer has a head");
+        canary::assert_silent(path, body, &self.passwords);
         let status = head
             .split(' ')
             .nth(1)
@@ -555,24 +574,6 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // What it said last tells why a test that waits for it has failed.
-        if std::thread::panicking() {
-            eprintln!("{}", self.log());
-        }
-    }
-}
-
-/// A metric of an exposition, added up over its labels.
-pub fn sum_of(metrics: &str, name: &str) -> f64 {
-    let samples = metrics.lines().filter_map(|line| line.rsplit_once(' '));
-    samples
-        .filter(|(series, _)| series.split('{').next() == Some(name))
-        .map(|(_, value)| value.parse::<f64>().unwrap())
-        .sum()
-}
-
 /// Generated events, one body each.
 pub fn generated(events: u64, seed: u64, bad_ratio: f64) -> Vec<Vec<u8>> {
     let mut lines = Vec::new();
@@ -587,5 +588,6 @@ pub fn generated(events: u64, seed: u64, bad_ratio: f64) -> Vec<Vec<u8>> {
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(<[u8]>::to_vec)
+        .inspect(|body| canary::remember(body))
         .collect()
 }

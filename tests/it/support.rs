@@ -347,3 +347,12 @@ fn runtime() -> tokio::runtime::Runtime {
         .build()
         .unwrap()
 }
+
+/// A metric of an exposition, added up over its labels.
+pub fn sum_of(metrics: &str, name: &str) -> f64 {
+    let samples = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+    samples
+        .filter(|(series, _)| series.split('{').next() == Some(name))
+        .map(|(_, value)| value.parse::<f64>().unwrap())
+        .sum()
+}

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::events::{booking, flight};
 use crate::faults::harness::Line;
-use crate::process::{Place, Worker, generated, place, ran, sum_of, until};
-use crate::support::Database;
+use crate::process::{Place, Worker, generated, place, ran, until};
+use crate::support::{Database, sum_of};
 
 const EVENTS: i64 = 5_000;
 /// How long a worker may take to stop.
