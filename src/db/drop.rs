@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError};
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::migrate::MIGRATOR;
 use super::revisions::ups;
 use super::statements::split;
-use super::turn::{Patience, Turn};
+use super::turn::{LOCK_NOT_AVAILABLE, Patience, Turn};
 
 /// The names of everything of a kind (TABLE, VIEW, FUNCTION) that a revision makes.
 fn made(kind: &str) -> BTreeSet<String> {
@@ -68,17 +68,16 @@ pub async fn drop_all(options: &PgConnectOptions, patience: Patience) -> Result<
         .await;
     if let Err(error) = dropped {
         drop(transaction);
-        let detail = error
-            .as_database_error()
-            .and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>())
-            .and_then(|error| error.detail())
-            .unwrap_or_default()
-            .replace('\n', "; ");
-        let what = format!(
-            "nothing was dropped; a lock may be held{}. {detail}",
-            turn.held_by()
-        );
-        return Err(anyhow::Error::new(error).context(what.trim_end().to_owned()));
+        let answer = error.as_database_error();
+        let mut what = String::from("nothing was dropped");
+        if answer.and_then(|answer| answer.code()).as_deref() == Some(LOCK_NOT_AVAILABLE) {
+            what = format!("{what}: a lock is held{}", turn.held_by());
+        }
+        let answer = answer.and_then(|answer| answer.try_downcast_ref::<PgDatabaseError>());
+        if let Some(detail) = answer.and_then(PgDatabaseError::detail) {
+            what = format!("{what}: {}", detail.replace('\n', "; "));
+        }
+        return Err(anyhow::Error::new(error).context(what));
     }
     transaction.commit().await.context("nothing was dropped")?;
     turn.end().await;

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::revisions::{self, Standing, down, file_name, latest, ups};
 use super::statements::{Statement, split};
-use super::turn::{Patience, Turn};
+use super::turn::{LOCK_NOT_AVAILABLE, Patience, Turn};
 use super::{Fault, fault_of, reference, rights};
 
 /// The revisions that this program was built with.
@@ -183,7 +183,7 @@ async fn explain<'a>(
         what = format!("{what}, line {}: {}", statement.line, statement.headline());
     }
     let sqlstate = sqlstate(&cause).unwrap_or_default();
-    if sqlstate == "55P03" {
+    if sqlstate == LOCK_NOT_AVAILABLE {
         what = format!(
             "{what}: the lock it needs is held{}; end that session or try again later",
             turn.held_by()
