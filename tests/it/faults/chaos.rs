@@ -126,7 +126,7 @@ impl Replica {
             DELIVER | ACK => Way::Broker,
             _ => Way::Database,
         };
-        let trap = self.way(way).trap(point, 0);
+        let mut trap = self.way(way).trap(point, 0);
         rig.publish(30).await;
         trap.sprung_within(Duration::from_millis(FAULT_MS_MAX))
             .await

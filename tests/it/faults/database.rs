@@ -43,9 +43,7 @@ fn sessions_terminated_at_every_step_of_the_transaction() {
         let line = rig.line().await;
         let worker = line.worker().await;
         for point in rig.world.shuffled(&points) {
-            let trap = line.database.trap(point, 0);
-            rig.publish(60).await;
-            let held = trap.sprung_by(|| worker.log()).await;
+            let held = rig.halted_at(line.database.trap(point, 0), &worker).await;
             let before = rig.committed().await;
             run(&rig.place, TERMINATE).await;
             held.pass();
@@ -109,9 +107,7 @@ fn a_commit_with_unknown_outcome_counts_once() {
 
 /// Halts a batch before a statement, with everything locked that it locks before.
 async fn halted_before(rig: &mut Rig, line: &Line, worker: &Worker, point: Point) -> Held {
-    let trap = line.database.trap(point, 0);
-    rig.publish(60).await;
-    trap.sprung_by(|| worker.log()).await
+    rig.halted_at(line.database.trap(point, 0), worker).await
 }
 
 #[tokio::test]

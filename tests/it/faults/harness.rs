@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::invariants;
-use super::proxy::{Journal, Proxy};
+use super::proxy::{FRAME_WITHIN, Held, Journal, Proxy, Trap};
 use super::wire::Protocol;
 use crate::history::Generator;
 use crate::process::{Place, Producer, Worker, place, until};
@@ -21,6 +21,8 @@ use crate::support::{Database, execute, seed};
 
 /// How soon a worker commits again after the fault is over.
 pub const BACK_WITHIN: Duration = Duration::from_secs(15);
+/// How long a worker that has not come to a step is waited for before it gets more to do.
+const NEXT_TRY_AFTER: Duration = Duration::from_secs(5);
 /// How long a worker may take to stop.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -299,6 +301,23 @@ impl Rig {
         }
         self.producer.as_ref().unwrap().publish(&bodies).await;
         self.published += bodies.len();
+    }
+
+    /// Publishes until the worker comes to a step, and halts it there. How deliveries happen to be cut
+    /// into batches decides whether a batch has anything to say in a statement.
+    pub async fn halted_at(&mut self, mut trap: Trap, worker: &Worker) -> Held {
+        let started = Instant::now();
+        loop {
+            self.publish(60).await;
+            if let Some(held) = trap.sprung_within(NEXT_TRY_AFTER).await {
+                return held;
+            }
+            assert!(
+                started.elapsed() < FRAME_WITHIN,
+                "{}",
+                trap.missed(worker.log())
+            );
+        }
     }
 
     /// Forgets the connection that publishes: the broker went away.

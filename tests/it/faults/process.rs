@@ -32,9 +32,7 @@ async fn halted_at(rig: &mut Rig, line: &Line, worker: &Worker, point: Point) ->
         DELIVER | ACK | CANCEL | NACK => &line.broker,
         _ => &line.database,
     };
-    let trap = proxy.trap(point, before);
-    rig.publish(60).await;
-    trap.sprung_by(|| worker.log()).await
+    rig.halted_at(proxy.trap(point, before), worker).await
 }
 
 async fn kill(worker: &mut Worker) {
@@ -76,7 +74,7 @@ fn sigkill_at_every_step_of_a_batch() {
             } else {
                 &line.database
             };
-            let trap = proxy.trap(point, 0);
+            let mut trap = proxy.trap(point, 0);
             held.pass();
             let held = trap.sprung_within(Duration::from_secs(1)).await;
             kill(&mut worker).await;

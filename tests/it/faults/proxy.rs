@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::wire::{ACK, COMMIT_ANSWERED, Frames, PROGRESS, Point, Protocol, Sender};
 
 /// How long a frame that a test waits for may take to come.
-const FRAME_WITHIN: Duration = Duration::from_secs(60);
+pub const FRAME_WITHIN: Duration = Duration::from_secs(60);
 
 /// What holds for all connections until it is changed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -85,14 +85,18 @@ pub struct Trap {
 impl Trap {
     /// Waits for the frame; it is held until the test says what becomes of it. Shows a log if it does not
     /// come.
-    pub async fn sprung_by(self, log: impl Fn() -> String) -> Held {
-        let point = self.point;
+    pub async fn sprung_by(mut self, log: impl Fn() -> String) -> Held {
         let held = self.sprung_within(FRAME_WITHIN).await;
-        held.unwrap_or_else(|| panic!("not seen in {FRAME_WITHIN:?}: {point}\n{}", log()))
+        held.unwrap_or_else(|| panic!("{}", self.missed(log())))
+    }
+
+    /// What to say when the frame has not come.
+    pub fn missed(&self, log: String) -> String {
+        format!("not seen in {FRAME_WITHIN:?}: {}\n{log}", self.point)
     }
 
     /// The frame, if it has come within a limit.
-    pub async fn sprung_within(mut self, limit: Duration) -> Option<Held> {
+    pub async fn sprung_within(&mut self, limit: Duration) -> Option<Held> {
         tokio::time::timeout(limit, self.sprung.recv()).await.ok()?
     }
 }
