@@ -264,8 +264,7 @@ impl<'w> Session<'w> {
 
     async fn next_step(&mut self, stop: &mut Stop) -> Step {
         let stopping = self.stop_limit.is_some();
-        let room =
-            self.gathered.len() < self.worker.batch_max && self.gathered_bytes < BATCH_BYTES_MAX;
+        let room = self.has_room();
         let idle_with_work = self.committing.is_none() && !self.gathered.is_empty();
         if idle_with_work && (stopping || !room) {
             return Step::Flush;
@@ -276,7 +275,9 @@ impl<'w> Session<'w> {
             () = finished(&mut self.stop_limit), if stopping => Step::GiveUp,
             outcome = committed(&mut self.committing) => Step::Settle(outcome),
             () = &mut self.linger, if idle_with_work => Step::Flush,
-            delivery = self.subscription.next(), if room && !stopping => Step::Receive(delivery),
+            // Meanwhile deliveries wait where they arrive, and are then taken all at once: the prefetch bounds
+            // them there as here, and nobody is woken for each.
+            delivery = self.subscription.next(), if self.committing.is_none() && room && !stopping => Step::Receive(delivery),
         }
     }
 
@@ -287,21 +288,29 @@ impl<'w> Session<'w> {
                 .as_mut()
                 .reset(tokio::time::Instant::now() + self.worker.batch_linger);
         }
+        let before = self.gathered.len();
+        let taken = self.take_waiting(first);
+        counter!(telemetry::RECEIVED).increment((self.gathered.len() - before) as u64);
+        taken
+    }
+
+    fn take_waiting(&mut self, first: Delivery) -> Result<(), BrokerError> {
         let mut next = Some(Ok(first));
         while let Some(delivery) = next {
             let delivery = delivery?;
-            counter!(telemetry::RECEIVED).increment(1);
             self.gathered_bytes += delivery.body.len();
             self.gathered.push(delivery);
-            let room = self.gathered.len() < self.worker.batch_max
-                && self.gathered_bytes < BATCH_BYTES_MAX;
-            next = if room {
+            next = if self.has_room() {
                 self.subscription.next().now_or_never()
             } else {
                 None
             };
         }
         Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.gathered.len() < self.worker.batch_max && self.gathered_bytes < BATCH_BYTES_MAX
     }
 
     fn flush(&mut self, stop: Stop) {

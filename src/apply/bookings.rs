@@ -9,6 +9,7 @@ use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres, Row};
 
 use super::Written;
+use super::columns::Column;
 use crate::batch::{ByKey, Newest, Precedence};
 use crate::config::Pooler;
 use crate::event::{Booking, BookingStatus, State};
@@ -49,13 +50,12 @@ pub(super) async fn write<'a>(
     if bookings.is_empty() {
         return Ok((written, replaced));
     }
-    let inserted: HashSet<String> = Columns::of(bookings.values())
+    let inserted = Columns::of(bookings.values())
         .bind(pooler.query(include_str!("insert_bookings.sql")))
-        .try_map(|row: PgRow| row.try_get(0))
-        .fetch_all(&mut *connection)
-        .await?
-        .into_iter()
-        .collect();
+        .fetch_one(&mut *connection)
+        .await?;
+    let inserted: Vec<String> = inserted.try_get(0)?;
+    let inserted: HashSet<&str> = inserted.iter().map(String::as_str).collect();
     let mut known = Vec::new();
     for (key, newest) in bookings {
         if inserted.contains(key.as_ref()) {
@@ -120,37 +120,37 @@ fn counted(row: &PgRow) -> sqlx::Result<Option<Counted>> {
 /// The parameters of `insert_bookings` and `update_bookings`, a column each.
 #[derive(Default)]
 struct Columns<'a> {
-    booking_ids: Vec<&'a str>,
-    versions: Vec<i64>,
-    content_hashes: Vec<&'a [u8]>,
-    deleted_at: Vec<Option<DateTime<Utc>>>,
-    delete_reasons: Vec<Option<&'a str>>,
-    references: Vec<Option<&'a str>>,
-    ticket_numbers: Vec<Option<&'a str>>,
-    coupons: Vec<Option<i16>>,
-    flight_ids: Vec<Option<&'a str>>,
-    journey_origins: Vec<Option<&'a str>>,
-    journey_destinations: Vec<Option<&'a str>>,
-    passenger_names: Vec<Option<&'a str>>,
-    passenger_emails: Vec<Option<&'a str>>,
-    passenger_phones: Vec<Option<&'a str>>,
-    booked_at: Vec<Option<DateTime<Utc>>>,
-    travel_dates: Vec<Option<NaiveDate>>,
-    cabins: Vec<Option<&'a str>>,
-    booking_classes: Vec<Option<&'a str>>,
-    fare_bases: Vec<Option<&'a str>>,
-    seats: Vec<Option<&'a str>>,
-    points_of_sale: Vec<Option<&'a str>>,
-    channels: Vec<Option<&'a str>>,
-    price_bases: Vec<Option<Decimal>>,
-    price_taxes: Vec<Option<Decimal>>,
-    price_totals: Vec<Option<Decimal>>,
-    currencies: Vec<Option<&'a str>>,
-    payment_statuses: Vec<Option<&'a str>>,
-    statuses: Vec<Option<&'a str>>,
-    cancelled_at: Vec<Option<DateTime<Utc>>>,
-    sources: Vec<&'a str>,
-    last_event_at: Vec<DateTime<Utc>>,
+    booking_ids: Column<&'a str>,
+    versions: Column<i64>,
+    content_hashes: Column<&'a [u8]>,
+    deleted_at: Column<DateTime<Utc>>,
+    delete_reasons: Column<&'a str>,
+    references: Column<&'a str>,
+    ticket_numbers: Column<&'a str>,
+    coupons: Column<i16>,
+    flight_ids: Column<&'a str>,
+    journey_origins: Column<&'a str>,
+    journey_destinations: Column<&'a str>,
+    passenger_names: Column<&'a str>,
+    passenger_emails: Column<&'a str>,
+    passenger_phones: Column<&'a str>,
+    booked_at: Column<DateTime<Utc>>,
+    travel_dates: Column<NaiveDate>,
+    cabins: Column<&'a str>,
+    booking_classes: Column<&'a str>,
+    fare_bases: Column<&'a str>,
+    seats: Column<&'a str>,
+    points_of_sale: Column<&'a str>,
+    channels: Column<&'a str>,
+    price_bases: Column<Decimal>,
+    price_taxes: Column<Decimal>,
+    price_totals: Column<Decimal>,
+    currencies: Column<&'a str>,
+    payment_statuses: Column<&'a str>,
+    statuses: Column<&'a str>,
+    cancelled_at: Column<DateTime<Utc>>,
+    sources: Column<&'a str>,
+    last_event_at: Column<DateTime<Utc>>,
 }
 
 impl<'a> Columns<'a> {
@@ -169,9 +169,10 @@ impl<'a> Columns<'a> {
         };
         let journey = booking.and_then(|b| b.journey.as_ref());
         let passenger = booking.and_then(|b| b.passenger.as_ref());
-        self.booking_ids.push(&newest.revision.key);
+        self.booking_ids.push(newest.revision.key.as_ref());
         self.versions.push(newest.revision.version);
-        self.content_hashes.push(&newest.revision.content_hash);
+        self.content_hashes
+            .push(newest.revision.content_hash.as_slice());
         self.deleted_at.push(tombstone.map(|t| t.deleted_at));
         self.delete_reasons
             .push(tombstone.and_then(|t| t.reason.as_deref()));
@@ -213,7 +214,7 @@ impl<'a> Columns<'a> {
             .push(booking.map(|b| b.payment_status.as_str()));
         self.statuses.push(booking.map(|b| b.status.as_str()));
         self.cancelled_at.push(booking.and_then(|b| b.cancelled_at));
-        self.sources.push(&newest.source);
+        self.sources.push(newest.source.as_ref());
         self.last_event_at.push(newest.event_at);
     }
 

@@ -3,29 +3,30 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
+use super::columns::Column;
 use crate::config::Pooler;
 use crate::market::{DemandKey, Rollup};
 
 #[derive(Default)]
 struct Columns<'a> {
     keys: Keys<'a>,
-    gross_bookings: Vec<i64>,
-    bookings: Vec<i64>,
-    cancellations: Vec<i64>,
-    used: Vec<i64>,
-    no_show: Vec<i64>,
+    gross_bookings: Column<i64>,
+    bookings: Column<i64>,
+    cancellations: Column<i64>,
+    used: Column<i64>,
+    no_show: Column<i64>,
     // As text: the driver would write 0.00 as 0, and whether a row that adds up to nothing has decimals
     // would depend on the order of its bookings.
-    total_revenue: Vec<String>,
-    base_revenue: Vec<String>,
-    last_event_at: Vec<DateTime<Utc>>,
+    total_revenue: Column<String>,
+    base_revenue: Column<String>,
+    last_event_at: Column<DateTime<Utc>>,
 }
 
 #[derive(Default)]
 struct Keys<'a> {
-    flight_ids: Vec<&'a str>,
-    cabins: Vec<&'a str>,
-    currencies: Vec<&'a str>,
+    flight_ids: Column<&'a str>,
+    cabins: Column<&'a str>,
+    currencies: Column<&'a str>,
 }
 
 impl<'a> Keys<'a> {

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres, Row};
 
 use super::Written;
+use super::columns::Column;
 use crate::batch::{ByKey, Newest, Precedence};
 use crate::config::Pooler;
 use crate::event::{Flight, SeatsByCabin, State};
@@ -22,13 +23,12 @@ pub(super) async fn write(
     if flights.is_empty() {
         return Ok(written);
     }
-    let inserted: HashSet<String> = Columns::of(flights.values())
+    let inserted = Columns::of(flights.values())
         .bind(pooler.query(include_str!("insert_flights.sql")))
-        .try_map(|row: PgRow| row.try_get(0))
-        .fetch_all(&mut *connection)
-        .await?
-        .into_iter()
-        .collect();
+        .fetch_one(&mut *connection)
+        .await?;
+    let inserted: Vec<String> = inserted.try_get(0)?;
+    let inserted: HashSet<&str> = inserted.iter().map(String::as_str).collect();
     let mut known = Vec::new();
     for (key, newest) in flights {
         if inserted.contains(key.as_ref()) {
@@ -70,28 +70,28 @@ pub(super) async fn write(
 /// The parameters of `insert_flights` and `update_flights`, a column each.
 #[derive(Default)]
 struct Columns<'a> {
-    flight_ids: Vec<&'a str>,
-    versions: Vec<i64>,
-    content_hashes: Vec<&'a [u8]>,
-    deleted_at: Vec<Option<DateTime<Utc>>>,
-    delete_reasons: Vec<Option<&'a str>>,
-    airlines: Vec<Option<&'a str>>,
-    flight_numbers: Vec<Option<&'a str>>,
-    suffixes: Vec<Option<&'a str>>,
-    origins: Vec<Option<&'a str>>,
-    destinations: Vec<Option<&'a str>>,
-    scheduled_departures: Vec<Option<DateTime<Utc>>>,
-    scheduled_arrivals: Vec<Option<DateTime<Utc>>>,
-    estimated_departures: Vec<Option<DateTime<Utc>>>,
-    actual_departures: Vec<Option<DateTime<Utc>>>,
-    actual_arrivals: Vec<Option<DateTime<Utc>>>,
-    aircraft_types: Vec<Option<&'a str>>,
-    aircraft_registrations: Vec<Option<&'a str>>,
-    capacity_totals: Vec<Option<i32>>,
-    capacities_by_cabin: Vec<Option<String>>,
-    statuses: Vec<Option<&'a str>>,
-    sources: Vec<&'a str>,
-    last_event_at: Vec<DateTime<Utc>>,
+    flight_ids: Column<&'a str>,
+    versions: Column<i64>,
+    content_hashes: Column<&'a [u8]>,
+    deleted_at: Column<DateTime<Utc>>,
+    delete_reasons: Column<&'a str>,
+    airlines: Column<&'a str>,
+    flight_numbers: Column<&'a str>,
+    suffixes: Column<&'a str>,
+    origins: Column<&'a str>,
+    destinations: Column<&'a str>,
+    scheduled_departures: Column<DateTime<Utc>>,
+    scheduled_arrivals: Column<DateTime<Utc>>,
+    estimated_departures: Column<DateTime<Utc>>,
+    actual_departures: Column<DateTime<Utc>>,
+    actual_arrivals: Column<DateTime<Utc>>,
+    aircraft_types: Column<&'a str>,
+    aircraft_registrations: Column<&'a str>,
+    capacity_totals: Column<i32>,
+    capacities_by_cabin: Column<String>,
+    statuses: Column<&'a str>,
+    sources: Column<&'a str>,
+    last_event_at: Column<DateTime<Utc>>,
 }
 
 impl<'a> Columns<'a> {
@@ -110,9 +110,10 @@ impl<'a> Columns<'a> {
         };
         let aircraft = flight.and_then(|flight| flight.aircraft.as_ref());
         let capacity = flight.and_then(|flight| flight.capacity.as_ref());
-        self.flight_ids.push(&newest.revision.key);
+        self.flight_ids.push(newest.revision.key.as_ref());
         self.versions.push(newest.revision.version);
-        self.content_hashes.push(&newest.revision.content_hash);
+        self.content_hashes
+            .push(newest.revision.content_hash.as_slice());
         self.deleted_at.push(tombstone.map(|t| t.deleted_at));
         self.delete_reasons
             .push(tombstone.and_then(|t| t.reason.as_deref()));
@@ -145,7 +146,7 @@ impl<'a> Columns<'a> {
                 .map(seats_as_json),
         );
         self.statuses.push(flight.map(|f| f.status.as_str()));
-        self.sources.push(&newest.source);
+        self.sources.push(newest.source.as_ref());
         self.last_event_at.push(newest.event_at);
     }
 

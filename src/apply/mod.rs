@@ -7,6 +7,7 @@
 //! second step: no circle is possible.
 
 mod bookings;
+mod columns;
 mod demand;
 mod flights;
 mod quarantine;
