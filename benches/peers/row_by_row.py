@@ -17,11 +17,10 @@ import os
 import signal
 import socket
 import uuid
-from collections import defaultdict
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
-from operator import add, sub
+from itertools import repeat
 
 import pika
 from sqlalchemy import create_engine, delete, func, make_url, select, update
@@ -31,8 +30,9 @@ from sqlalchemy.ext.declarative import DeferredReflection
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 PREFETCH = 100
-MEASURES = ("gross_booking_count", "booking_count", "cancellation_count", "used_count", "no_show_count")
-REVENUES = ("total_revenue", "base_revenue")
+VERDICTS = ("applied", "duplicate", "stale", "folded", "quarantined")
+COUNTS = ("gross_booking_count", "booking_count", "cancellation_count", "used_count", "no_show_count")
+MEASURES = (*COUNTS, "total_revenue", "base_revenue")
 
 log = logging.getLogger("row_by_row")
 
@@ -73,24 +73,18 @@ def instant(text: str | None) -> datetime | None:
 def flight_fields(data: dict) -> dict:
     aircraft = data.get("aircraft") or {}
     capacity = data.get("capacity") or {}
-    zone = select(Airport.timezone).where(Airport.iata_code == data["origin"]).scalar_subquery()
+    texts = ("airline", "flight_number", "suffix", "origin", "destination", "status")
+    instants = ("scheduled_arrival", "estimated_departure", "actual_departure", "actual_arrival")
     departure = instant(data["scheduled_departure"])
+    zone = select(Airport.timezone).where(Airport.iata_code == data["origin"]).scalar_subquery()
     return {
-        "airline": data["airline"],
-        "flight_number": data["flight_number"],
-        "suffix": data.get("suffix"),
-        "origin": data["origin"],
-        "destination": data["destination"],
+        **{name: data.get(name) for name in texts},
+        **{name: instant(data.get(name)) for name in instants},
         "scheduled_departure": departure,
-        "scheduled_arrival": instant(data["scheduled_arrival"]),
-        "estimated_departure": instant(data.get("estimated_departure")),
-        "actual_departure": instant(data.get("actual_departure")),
-        "actual_arrival": instant(data.get("actual_arrival")),
         "aircraft_type": aircraft.get("type"),
         "aircraft_registration": aircraft.get("registration"),
         "capacity_total": capacity.get("total"),
         "capacity_by_cabin": capacity.get("by_cabin"),
-        "status": data["status"],
         "data_date": func.local_date(departure, zone),
         "time_zone_known": zone.is_not(None),
     }
@@ -99,27 +93,17 @@ def flight_fields(data: dict) -> dict:
 def booking_fields(data: dict) -> dict:
     journey = data.get("journey") or {}
     passenger = data.get("passenger") or {}
-    travel_date = data.get("travel_date")
     price = data["price"]
-    same = ("ticket_number", "coupon", "fare_basis", "seat", "point_of_sale", "channel")
-    return {field: data.get(field) for field in same} | {
-        "reference": data["reference"],
-        "flight_id": data["flight_id"],
-        "journey_origin": journey.get("origin"),
-        "journey_destination": journey.get("destination"),
-        "passenger_name": passenger.get("name"),
-        "passenger_email": passenger.get("email"),
-        "passenger_phone": passenger.get("phone"),
-        "booked_at": instant(data["booked_at"]),
-        "travel_date": date.fromisoformat(travel_date) if travel_date else None,
-        "cabin": data["cabin"],
-        "booking_class": data["booking_class"],
-        "price_base": Decimal(price["base"]),
-        "price_taxes": Decimal(price["taxes"]),
-        "price_total": Decimal(price["total"]),
+    needed = ("reference", "flight_id", "cabin", "booking_class", "payment_status", "status")
+    others = ("ticket_number", "coupon", "travel_date", "fare_basis", "seat", "point_of_sale", "channel")
+    return {
+        **{name: data[name] for name in needed},
+        **{name: data.get(name) for name in others},
+        **{f"journey_{name}": journey.get(name) for name in ("origin", "destination")},
+        **{f"passenger_{name}": passenger.get(name) for name in ("name", "email", "phone")},
+        **{f"price_{name}": Decimal(price[name]) for name in ("base", "taxes", "total")},
         "currency": price["currency"],
-        "payment_status": data["payment_status"],
-        "status": data["status"],
+        "booked_at": instant(data["booked_at"]),
         "cancelled_at": instant(data.get("cancelled_at")),
     }
 
@@ -170,63 +154,42 @@ def apply(session: Session, change: Change) -> str:
     if stored and change.version <= stored.version:
         return "duplicate" if change.version == stored.version else "stale"
     row = stored or change.model()
-    before = demand(row) if change.model is Booking else None
+    demands = demand(row, -1) if change.model is Booking else []
     for name, value in change.columns.items():
         setattr(row, name, value)
     session.add(row)
     session.flush()
     if change.model is Booking:
-        count_demand(session, before, demand(row), change.event_at)
+        add_demand(session, demands + demand(row, 1), change.event_at)
     return "applied"
 
 
-def count_demand(session: Session, before: tuple | None, after: tuple | None, event_at: datetime) -> None:
-    """Takes the old state of a booking out of flight_demand and puts the new one in."""
-    changes = defaultdict(lambda: dict.fromkeys(MEASURES, 0) | dict.fromkeys(REVENUES, Decimal()))
-    for state, step in ((before, sub), (after, add)):
-        if state:
-            key, measures = state
-            for name, value in measures.items():
-                changes[key][name] = step(changes[key][name], value)
-    # Two rows are always locked in the same order.
-    for key in sorted(changes):
-        change = changes[key]
-        if not any(change.values()):
-            continue
-        flight_id, cabin, currency = key
-        upsert = insert(FlightDemand).values(
-            flight_id=flight_id, cabin=cabin, currency=currency, last_event_at=event_at, **change
-        )
-        sums = {name: getattr(FlightDemand, name) + upsert.excluded[name] for name in change}
-        newest = func.greatest(FlightDemand.last_event_at, upsert.excluded.last_event_at)
-        session.execute(
-            upsert.on_conflict_do_update(
-                index_elements=[FlightDemand.flight_id, FlightDemand.cabin, FlightDemand.currency],
-                set_=sums | {"last_event_at": newest, "updated_at": func.now()},
-            )
-        )
-        if change["gross_booking_count"] < 0:
-            session.execute(
-                delete(FlightDemand).filter_by(
-                    flight_id=flight_id, cabin=cabin, currency=currency, gross_booking_count=0
-                )
-            )
-
-
-def demand(booking: Booking) -> tuple | None:
-    """What a booking counts for, and where; nothing if it is deleted."""
+def demand(booking: Booking, sign: int) -> list[tuple]:
+    """Where a booking counts, and what it adds there or, with -1, takes away; nothing if it is deleted."""
     if booking.flight_id is None:
-        return None
+        return []
     active = booking.status != "cancelled"
-    return (booking.flight_id, booking.cabin, booking.currency), {
-        "gross_booking_count": 1,
-        "booking_count": int(active),
-        "cancellation_count": int(not active),
-        "used_count": int(booking.status == "used"),
-        "no_show_count": int(booking.status == "no_show"),
-        "total_revenue": booking.price_total * active,
-        "base_revenue": booking.price_base * active,
-    }
+    states = (True, active, not active, booking.status == "used", booking.status == "no_show")
+    revenues = (booking.price_total * active, booking.price_base * active)
+    return [((booking.flight_id, booking.cabin, booking.currency), [sign * n for n in states + revenues])]
+
+
+def add_demand(session: Session, demands: list[tuple], event_at: datetime) -> None:
+    changes = {}
+    for key, measures in demands:
+        changes[key] = [a + b for a, b in zip(measures, changes.get(key, repeat(0)))]
+    # Two rows are always locked in the same order.
+    for key, change in sorted(changes.items()):
+        if not any(change):
+            continue
+        where = dict(zip(("flight_id", "cabin", "currency"), key))
+        upsert = insert(FlightDemand).values(last_event_at=event_at, **where, **dict(zip(MEASURES, change)))
+        values = {name: getattr(FlightDemand, name) + upsert.excluded[name] for name in MEASURES}
+        values["last_event_at"] = func.greatest(FlightDemand.last_event_at, event_at)
+        values["updated_at"] = func.now()
+        session.execute(upsert.on_conflict_do_update(index_elements=list(where), set_=values))
+        if change[0] < 0:
+            session.execute(delete(FlightDemand).filter_by(gross_booking_count=0, **where))
 
 
 def count(session: Session, worker_id: str, verdict: str, event_at: datetime) -> None:
@@ -240,22 +203,17 @@ def count(session: Session, worker_id: str, verdict: str, event_at: datetime) ->
     )
 
 
-def register(session: Session) -> str:
-    """Adds this worker to worker_progress."""
-    worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4()}"
-    counts = dict.fromkeys(("received", "applied", "duplicate", "stale", "folded", "quarantined", "batches"), 0)
-    session.add(WorkerProgress(worker_id=worker_id, started_at=func.now(), last_commit_at=func.now(), **counts))
-    return worker_id
-
-
 def main() -> None:
     logging.basicConfig(level=logging.INFO)
     logging.getLogger("pika").setLevel(logging.WARNING)
-    engine = create_engine(make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg"))
+    url = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, hide_parameters=True)
     Base.prepare(engine)
     sessions = sessionmaker(engine)
+    worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4()}"
+    now, counts = func.now(), dict.fromkeys((*VERDICTS, "received", "batches"), 0)
     with sessions.begin() as session:
-        worker_id = register(session)
+        session.add(WorkerProgress(worker_id=worker_id, started_at=now, last_commit_at=now, **counts))
 
     def on_message(channel, method, properties, body) -> None:
         try:
@@ -271,8 +229,8 @@ def main() -> None:
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            # Another worker was first with the same key, or a deadlock: try again later.
-            log.warning("message %s goes back to the queue: %s", properties.message_id, type(error.orig).__name__)
+            # Another worker was first with the same key, or held what it waits for.
+            log.warning("message %s is tried again: %s", properties.message_id, type(error.orig).__name__)
             channel.basic_nack(method.delivery_tag, requeue=True)
             return
         channel.basic_ack(method.delivery_tag)
