@@ -2,9 +2,8 @@
 
 aio-pika and asyncpg on uvloop: what waits, up to 1,000 messages, is folded by key, committed in one
 transaction of set-based SQL and acknowledged at once. The events go to PostgreSQL as the JSON that they are:
-Python needs a third of the CPU time for that that it needs for COPY or arrays, and PostgreSQL takes no longer.
-It reads DATABASE_URL, AMQP_URL and PAXFLOW_QUEUE, works until SIGTERM, and leaves the tables exactly as
-paxflow does.
+for that, Python needs a third of the CPU time that COPY or arrays take, and the whole takes no longer. It reads
+DATABASE_URL, AMQP_URL and PAXFLOW_QUEUE, works until SIGTERM, and leaves the tables exactly as paxflow does.
 
 What it leaves out of what paxflow does:
 - Only what it needs to fold is looked at. A message without that is rejected to the dead-letter queue; one

@@ -1,7 +1,8 @@
 """A worker as many teams write it, to compare paxflow with.
 
-pika and SQLAlchemy's ORM: one message is one transaction is one acknowledgement. It reads DATABASE_URL,
-AMQP_URL and PAXFLOW_QUEUE, works until SIGTERM, and leaves the tables exactly as paxflow does.
+pika and SQLAlchemy: one message is one transaction is one acknowledgement. Flights and bookings are ORM models;
+the two sums are plain SQL, which took half the CPU time of the same statements built by SQLAlchemy. It reads
+DATABASE_URL, AMQP_URL and PAXFLOW_QUEUE, works until SIGTERM, and leaves the tables exactly as paxflow does.
 
 What it leaves out of what paxflow does:
 - Only the fields that it reads are looked at; a message without them is rejected to the dead-letter queue,
@@ -17,24 +18,47 @@ import os
 import signal
 import socket
 import uuid
+from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import repeat
 
 import pika
-from sqlalchemy import create_engine, delete, func, make_url, select, update
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy import create_engine, func, make_url, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.declarative import DeferredReflection
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-PREFETCH = 100
-VERDICTS = ("applied", "duplicate", "stale", "folded", "quarantined")
-COUNTS = ("gross_booking_count", "booking_count", "cancellation_count", "used_count", "no_show_count")
-MEASURES = (*COUNTS, "total_revenue", "base_revenue")
-
-log = logging.getLogger("row_by_row")
+ADD_DEMAND = text("""
+INSERT INTO flight_demand AS d (
+    flight_id, cabin, currency, gross_booking_count, booking_count, cancellation_count, used_count,
+    no_show_count, total_revenue, base_revenue, last_event_at)
+VALUES (
+    :flight_id, :cabin, :currency, :gross, :bookings, :cancellations, :used, :no_show, :total, :base, :event_at)
+ON CONFLICT (flight_id, cabin, currency) DO UPDATE
+SET gross_booking_count = d.gross_booking_count + excluded.gross_booking_count,
+    booking_count = d.booking_count + excluded.booking_count,
+    cancellation_count = d.cancellation_count + excluded.cancellation_count,
+    used_count = d.used_count + excluded.used_count, no_show_count = d.no_show_count + excluded.no_show_count,
+    total_revenue = d.total_revenue + excluded.total_revenue,
+    base_revenue = d.base_revenue + excluded.base_revenue,
+    last_event_at = greatest(d.last_event_at, excluded.last_event_at), updated_at = now()
+""")
+DELETE_EMPTY = text("""
+DELETE FROM flight_demand
+WHERE flight_id = :flight_id AND cabin = :cabin AND currency = :currency AND gross_booking_count = 0
+""")
+COUNT = text("""
+INSERT INTO worker_progress AS w (
+    worker_id, started_at, last_commit_at, last_event_at,
+    received, applied, duplicate, stale, folded, quarantined, batches)
+VALUES (:worker_id, :started_at, now(), :event_at, 1, :applied, :duplicate, :stale, 0, 0, 1)
+ON CONFLICT (worker_id) DO UPDATE
+SET last_commit_at = now(), last_event_at = greatest(w.last_event_at, excluded.last_event_at),
+    received = w.received + 1, applied = w.applied + excluded.applied,
+    duplicate = w.duplicate + excluded.duplicate, stale = w.stale + excluded.stale, batches = w.batches + 1
+""")
 
 
 class Base(DeferredReflection, DeclarativeBase):
@@ -58,16 +82,8 @@ class Booking(Base):
     __tablename__ = "bookings"
 
 
-class FlightDemand(Base):
-    __tablename__ = "flight_demand"
-
-
-class WorkerProgress(Base):
-    __tablename__ = "worker_progress"
-
-
-def instant(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+def instant(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if value else None
 
 
 def flight_fields(data: dict) -> dict:
@@ -81,10 +97,8 @@ def flight_fields(data: dict) -> dict:
         **{name: data.get(name) for name in texts},
         **{name: instant(data.get(name)) for name in instants},
         "scheduled_departure": departure,
-        "aircraft_type": aircraft.get("type"),
-        "aircraft_registration": aircraft.get("registration"),
-        "capacity_total": capacity.get("total"),
-        "capacity_by_cabin": capacity.get("by_cabin"),
+        **{f"aircraft_{name}": aircraft.get(name) for name in ("type", "registration")},
+        **{f"capacity_{name}": capacity.get(name) for name in ("total", "by_cabin")},
         "data_date": func.local_date(departure, zone),
         "time_zone_known": zone.is_not(None),
     }
@@ -123,7 +137,6 @@ class Change:
 
     model: type[Base]
     key: str
-    version: int
     event_at: datetime
     columns: dict
 
@@ -145,99 +158,87 @@ def parse(body: bytes) -> Change:
         "last_event_at": instant(event["time"]),
         "updated_at": func.now(),
     }
-    return Change(model, data[key], columns["version"], columns["last_event_at"], columns)
+    return Change(model, data[key], columns["last_event_at"], columns)
 
 
 def apply(session: Session, change: Change) -> str:
     """Writes the state if it is newer than what is stored; says what became of it."""
     stored = session.get(change.model, change.key, with_for_update=True)
-    if stored and change.version <= stored.version:
-        return "duplicate" if change.version == stored.version else "stale"
+    version = change.columns["version"]
+    if stored and version <= stored.version:
+        return "duplicate" if version == stored.version else "stale"
     row = stored or change.model()
-    demands = demand(row, -1) if change.model is Booking else []
+    old = demand(row, -1) if change.model is Booking else {}
     for name, value in change.columns.items():
         setattr(row, name, value)
     session.add(row)
     session.flush()
     if change.model is Booking:
-        add_demand(session, demands + demand(row, 1), change.event_at)
+        add_demand(session, old, demand(row, 1), change.event_at)
     return "applied"
 
 
-def demand(booking: Booking, sign: int) -> list[tuple]:
+def demand(booking: Booking, sign: int) -> dict[tuple, dict]:
     """Where a booking counts, and what it adds there or, with -1, takes away; nothing if it is deleted."""
     if booking.flight_id is None:
-        return []
-    active = booking.status != "cancelled"
-    states = (True, active, not active, booking.status == "used", booking.status == "no_show")
-    revenues = (booking.price_total * active, booking.price_base * active)
-    return [((booking.flight_id, booking.cabin, booking.currency), [sign * n for n in states + revenues])]
+        return {}
+    active = sign * (booking.status != "cancelled")
+    measures = {
+        "gross": sign,
+        "bookings": active,
+        "cancellations": sign - active,
+        "used": sign * (booking.status == "used"),
+        "no_show": sign * (booking.status == "no_show"),
+        "total": active * booking.price_total,
+        "base": active * booking.price_base,
+    }
+    return {(booking.flight_id, booking.cabin, booking.currency): measures}
 
 
-def add_demand(session: Session, demands: list[tuple], event_at: datetime) -> None:
-    changes = {}
-    for key, measures in demands:
-        changes[key] = [a + b for a, b in zip(measures, changes.get(key, repeat(0)))]
+def add_demand(session: Session, old: dict, new: dict, event_at: datetime) -> None:
     # Two rows are always locked in the same order.
-    for key, change in sorted(changes.items()):
-        if not any(change):
-            continue
-        where = dict(zip(("flight_id", "cabin", "currency"), key))
-        upsert = insert(FlightDemand).values(last_event_at=event_at, **where, **dict(zip(MEASURES, change)))
-        values = {name: getattr(FlightDemand, name) + upsert.excluded[name] for name in MEASURES}
-        values["last_event_at"] = func.greatest(FlightDemand.last_event_at, event_at)
-        values["updated_at"] = func.now()
-        session.execute(upsert.on_conflict_do_update(index_elements=list(where), set_=values))
-        if change[0] < 0:
-            session.execute(delete(FlightDemand).filter_by(gross_booking_count=0, **where))
-
-
-def count(session: Session, worker_id: str, verdict: str, event_at: datetime) -> None:
-    verdicts = {name: getattr(WorkerProgress, name) + 1 for name in (verdict, "received", "batches")}
-    newest = func.greatest(WorkerProgress.last_event_at, event_at)
-    session.execute(
-        update(WorkerProgress)
-        .filter_by(worker_id=worker_id)
-        .values(verdicts | {"last_event_at": newest, "last_commit_at": func.now()})
-        .execution_options(synchronize_session=False)
-    )
+    for key in sorted(old | new):
+        change = Counter(old.get(key, {}))
+        change.update(new.get(key, {}))
+        if any(change.values()):
+            row = dict(zip(("flight_id", "cabin", "currency"), key))
+            session.execute(ADD_DEMAND, row | change | {"event_at": event_at})
+            if change["gross"] < 0:
+                session.execute(DELETE_EMPTY, row)
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO)
-    logging.getLogger("pika").setLevel(logging.WARNING)
     url = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg")
     engine = create_engine(url, hide_parameters=True)
     Base.prepare(engine)
     sessions = sessionmaker(engine)
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4()}"
-    now, counts = func.now(), dict.fromkeys((*VERDICTS, "received", "batches"), 0)
-    with sessions.begin() as session:
-        session.add(WorkerProgress(worker_id=worker_id, started_at=now, last_commit_at=now, **counts))
+    worker = {"worker_id": worker_id, "started_at": datetime.now(UTC)}
 
     def on_message(channel, method, properties, body) -> None:
         try:
             change = parse(body)
         except (KeyError, TypeError, ValueError, ArithmeticError):
-            log.error("message %s has not the form of an event: rejected", properties.message_id)
+            logging.error("message %s has not the form of an event: rejected", properties.message_id)
             channel.basic_reject(method.delivery_tag, requeue=False)
             return
         try:
             with sessions.begin() as session:
                 verdict = apply(session, change)
-                count(session, worker_id, verdict, change.event_at)
+                verdicts = dict.fromkeys(("applied", "duplicate", "stale"), 0) | {verdict: 1}
+                session.execute(COUNT, worker | verdicts | {"event_at": change.event_at})
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
             # Another worker was first with the same key, or held what it waits for.
-            log.warning("message %s is tried again: %s", properties.message_id, type(error.orig).__name__)
+            logging.warning("message %s is tried again: %s", properties.message_id, type(error.orig).__name__)
             channel.basic_nack(method.delivery_tag, requeue=True)
-            return
-        channel.basic_ack(method.delivery_tag)
+        else:
+            channel.basic_ack(method.delivery_tag)
 
     connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
     channel = connection.channel()
-    channel.basic_qos(prefetch_count=PREFETCH)
+    channel.basic_qos(prefetch_count=100)
     channel.basic_consume(os.environ["PAXFLOW_QUEUE"], on_message)
     signal.signal(signal.SIGTERM, lambda *_: connection.add_callback_threadsafe(channel.stop_consuming))
     channel.start_consuming()
