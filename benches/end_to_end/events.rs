@@ -1,0 +1,269 @@
+//! The bytes that all figures are measured on.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use anyhow::{Context, Result};
+use paxflow::batch::Delivery;
+use paxflow::event::{Message, decode};
+use paxflow::world;
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+/// Another seed, another world.
+const SEED: u64 = 20_261_122;
+
+/// A body with what it is published with.
+#[derive(Clone)]
+struct Envelope {
+    body: Range<usize>,
+    routing_key: &'static str,
+    id: String,
+}
+
+/// Events in the order in which they are published.
+#[derive(Clone, Default)]
+pub struct Events {
+    bodies: Vec<u8>,
+    envelopes: Vec<Envelope>,
+}
+
+/// An event as it is handed to a publisher.
+pub struct Event<'a> {
+    /// AMQP routing key.
+    pub routing_key: &'static str,
+    /// AMQP message id.
+    pub id: &'a str,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl Events {
+    /// The mix of the world's stream: 70 % new bookings, 18 % changes, 8 % cancellations, 4 % flights, 2 % of
+    /// all twice and 2 % out of order, over so many markets.
+    pub fn generate(events: usize, markets: Option<u32>) -> Result<Self> {
+        let arguments = world::Arguments {
+            events: events as u64,
+            seed: SEED,
+            markets,
+            bad_ratio: 0.0,
+        };
+        let mut lines = Vec::new();
+        world::generate(&arguments, &mut lines)?;
+        let mut generated = Self::default();
+        for line in lines.split(|byte| *byte == b'\n') {
+            if !line.is_empty() {
+                generated.push(line)?;
+            }
+        }
+        Ok(generated)
+    }
+
+    /// Appends an event.
+    pub fn push(&mut self, body: &[u8]) -> Result<()> {
+        let event = decode(&Message::of_body(body)).context("a generated event is rejected")?;
+        let start = self.bodies.len();
+        self.bodies.extend_from_slice(body);
+        self.envelopes.push(Envelope {
+            body: start..self.bodies.len(),
+            routing_key: event.kind.routing_key(),
+            id: event.id.into_owned(),
+        });
+        Ok(())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.envelopes.len()
+    }
+
+    /// Some of them, in their order.
+    pub fn range(&self, range: Range<usize>) -> impl Iterator<Item = Event<'_>> {
+        self.envelopes[range].iter().map(|envelope| Event {
+            routing_key: envelope.routing_key,
+            id: &envelope.id,
+            body: &self.bodies[envelope.body.clone()],
+        })
+    }
+
+    /// All of them, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Event<'_>> {
+        self.range(0..self.len())
+    }
+
+    /// Some of them as a broker would deliver them.
+    pub fn deliveries(&self, range: Range<usize>) -> Vec<Delivery> {
+        self.range(range)
+            .enumerate()
+            .map(|(index, event)| Delivery {
+                tag: index as u64 + 1,
+                body: event.body.to_vec(),
+                exchange: "bench".to_owned(),
+                routing_key: event.routing_key.to_owned(),
+                content_type: Some("application/cloudevents+json".to_owned()),
+                message_id: Some(event.id.to_owned()),
+                ..Delivery::default()
+            })
+            .collect()
+    }
+}
+
+/// A booking on a flight of one's own making.
+fn booking(id: &str, version: u64, flight_id: &str, cents: u64, cancelled: bool) -> Vec<u8> {
+    let price = |cents: u64| format!("{}.{:02}", cents / 100, cents % 100);
+    let mut data = json!({
+        "booking_id": id,
+        "version": version,
+        "reference": "BENCH1",
+        "flight_id": flight_id,
+        "booked_at": "2026-11-01T08:00:00Z",
+        "cabin": "Y",
+        "booking_class": "K",
+        "price": {"base": price(cents - 1_000), "taxes": "10.00", "total": price(cents), "currency": "USD"},
+        "payment_status": "paid",
+        "status": "confirmed",
+    });
+    if cancelled {
+        data["status"] = json!("cancelled");
+        data["cancelled_at"] = json!("2026-11-02T08:00:00Z");
+    }
+    envelope("booking", id, version, data)
+}
+
+/// The flight of a market-day that nobody else has.
+pub fn flight(flight_id: &str, origin: &str, destination: &str) -> Vec<u8> {
+    let data = json!({
+        "flight_id": flight_id,
+        "version": 1,
+        "airline": "XB",
+        "flight_number": "1",
+        "origin": origin,
+        "destination": destination,
+        "scheduled_departure": "2027-03-01T12:00:00Z",
+        "scheduled_arrival": "2027-03-01T18:00:00Z",
+        "capacity": {"total": 180},
+        "status": "scheduled",
+    });
+    envelope("flight", flight_id, 1, data)
+}
+
+fn envelope(entity: &str, key: &str, version: u64, data: Value) -> Vec<u8> {
+    let event = json!({
+        "specversion": "1.0",
+        "id": format!("{key}:{version}"),
+        "source": "/bench",
+        "type": format!("airline.{entity}.upserted.v1"),
+        "subject": key,
+        "time": "2026-11-03T08:00:00Z",
+        "datacontenttype": "application/json",
+        "data": data,
+    });
+    event.to_string().into_bytes()
+}
+
+/// The number-th booking that a latency is measured with.
+pub fn canary(flight_id: &str, number: usize) -> Vec<u8> {
+    booking(
+        &format!("{flight_id}:{number}"),
+        1,
+        flight_id,
+        20_000,
+        false,
+    )
+}
+
+/// A market-day with many bookings whose cheapest and dearest are cancelled all the time.
+pub struct Extremes {
+    /// The bookings that are there at first.
+    pub stored: Events,
+    /// 20 % cancel the booking with the lowest or highest price, as many book anew, the rest change a price.
+    pub stream: Events,
+}
+
+impl Extremes {
+    /// With so many bookings stored, and so many events.
+    pub fn new(stored: usize, events: usize) -> Result<Self> {
+        let mut world = MarketDay {
+            rng: ChaCha8Rng::seed_from_u64(SEED),
+            versions: Vec::new(),
+            prices: BTreeSet::new(),
+        };
+        let mut before = Events::default();
+        before.push(&flight(Self::FLIGHT, "LHR", "JFK"))?;
+        for _ in 0..stored {
+            before.push(&world.book())?;
+        }
+        let mut stream = Events::default();
+        for number in 0..events {
+            let event = match number % 5 {
+                0 => world.cancel_extreme(number % 2 == 0),
+                1 => world.book(),
+                _ => world.change(),
+            };
+            stream.push(&event)?;
+        }
+        Ok(Self {
+            stored: before,
+            stream,
+        })
+    }
+
+    const FLIGHT: &str = "XB:1:2027-03-01";
+}
+
+struct MarketDay {
+    rng: ChaCha8Rng,
+    /// Of every booking ever made.
+    versions: Vec<u64>,
+    /// Price and number of the active ones.
+    prices: BTreeSet<(u64, usize)>,
+}
+
+impl MarketDay {
+    fn price(&mut self) -> u64 {
+        self.rng.random_range(5_000..500_000)
+    }
+
+    fn event(&mut self, number: usize, cents: u64, cancelled: bool) -> Vec<u8> {
+        self.versions[number] += 1;
+        let id = format!("extreme:{number}");
+        booking(
+            &id,
+            self.versions[number],
+            Extremes::FLIGHT,
+            cents,
+            cancelled,
+        )
+    }
+
+    fn book(&mut self) -> Vec<u8> {
+        let (number, cents) = (self.versions.len(), self.price());
+        self.versions.push(0);
+        self.prices.insert((cents, number));
+        self.event(number, cents, false)
+    }
+
+    fn cancel_extreme(&mut self, lowest: bool) -> Vec<u8> {
+        let extreme = if lowest {
+            self.prices.pop_first()
+        } else {
+            self.prices.pop_last()
+        };
+        match extreme {
+            Some((cents, number)) => self.event(number, cents, true),
+            None => self.book(),
+        }
+    }
+
+    fn change(&mut self) -> Vec<u8> {
+        let from = (self.price(), 0);
+        let Some(&(old, number)) = self.prices.range(from..).next().or(self.prices.first()) else {
+            return self.book();
+        };
+        let cents = self.price();
+        self.prices.remove(&(old, number));
+        self.prices.insert((cents, number));
+        self.event(number, cents, false)
+    }
+}

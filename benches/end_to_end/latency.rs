@@ -1,0 +1,210 @@
+//! From the moment an event was meant to be sent until an analyst sees it in `market_data`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rand::RngExt;
+use sqlx::PgConnection;
+
+use crate::events::{Events, canary, flight};
+use crate::load;
+use crate::process::Worker;
+use crate::report::{median, quantile};
+use crate::rig::{Place, committed, received};
+
+/// Bookings a second whose way is watched.
+const CANARIES_PER_SECOND: f64 = 50.0;
+/// How often an analyst looks while something is on its way.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// The same in an idle system, where looking disturbs nothing.
+const LOOK_IDLE_EVERY: Duration = Duration::from_micros(200);
+/// How long anything may take to be seen.
+const SEEN_WITHIN: Duration = Duration::from_secs(60);
+/// Pauses between two events of an idle system.
+const PAUSE_MS: std::ops::Range<u64> = 5..35;
+
+/// Milliseconds until it was visible, over one run.
+#[derive(Debug, Clone, Copy)]
+pub struct Latency {
+    /// Events a second.
+    pub rate: f64,
+    /// Median.
+    pub p50: f64,
+    /// 99 of 100 were visible by then.
+    pub p99: f64,
+    /// The last of all.
+    pub max: f64,
+    /// How late 99 of 100 events left the sender: its own fault, and part of the above.
+    pub late_p99: f64,
+}
+
+/// A market-day of our own, and the connection of somebody who looks at it.
+struct Watch {
+    connection: PgConnection,
+    destination: String,
+    flight_id: String,
+}
+
+impl Watch {
+    async fn new(place: &Place, number: usize) -> Result<Self> {
+        // An airport that nobody else flies to.
+        let destination = format!("Q{}{}", letter(number / 26), letter(number % 26));
+        let flight_id = format!("canary-{number}");
+        let mut events = Events::default();
+        events.push(&flight(&flight_id, "QQQ", &destination))?;
+        crate::limits::apply(place, &events.deliveries(0..1), 1).await?;
+        Ok(Self {
+            connection: place.connect().await?,
+            destination,
+            flight_id,
+        })
+    }
+
+    /// How many of the bookings are visible.
+    async fn visible(&mut self) -> Result<usize> {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT booking_count FROM market_data \
+             WHERE origin = 'QQQ' AND destination = $1 AND data_date = '2027-03-01'",
+        )
+        .bind(&self.destination)
+        .fetch_one(&mut self.connection)
+        .await?;
+        Ok(count as usize)
+    }
+
+    /// Notes when each booking was first seen; `due` tells when the next one is expected.
+    async fn all(
+        mut self,
+        bookings: usize,
+        due: impl Fn(usize) -> Instant,
+    ) -> Result<Vec<Instant>> {
+        let mut seen = Vec::with_capacity(bookings);
+        while seen.len() < bookings {
+            let expected = due(seen.len());
+            tokio::time::sleep_until(expected.into()).await;
+            let visible = self.visible().await?;
+            seen.resize(visible.max(seen.len()), Instant::now());
+            ensure!(
+                expected.elapsed() < SEEN_WITHIN,
+                "an event is not visible after {SEEN_WITHIN:?}"
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(seen)
+    }
+}
+
+fn letter(number: usize) -> char {
+    char::from(b'A' + (number % 26) as u8)
+}
+
+/// One booking's way.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// When it was to be sent, seconds from the first event.
+    pub due_seconds: f64,
+    /// Milliseconds from then until it was visible.
+    pub ms: f64,
+}
+
+/// Sends at a rate for a time, with a worker that runs already.
+pub async fn at_rate(
+    place: &Place,
+    load: &Events,
+    from: usize,
+    rate: f64,
+    seconds: f64,
+    number: usize,
+) -> Result<Latency> {
+    let (samples, late) = watched(place, load, from, rate, seconds, number).await?;
+    let ms: Vec<f64> = samples.iter().map(|sample| sample.ms).collect();
+    Ok(Latency {
+        rate,
+        p50: median(&ms),
+        p99: quantile(&ms, 0.99),
+        max: quantile(&ms, 1.0),
+        late_p99: quantile(&late, 0.99),
+    })
+}
+
+/// The same, with every booking that was watched, and how late each event left, milliseconds. `number`
+/// tells apart what is measured at one place.
+pub async fn watched(
+    place: &Place,
+    load: &Events,
+    from: usize,
+    rate: f64,
+    seconds: f64,
+    number: usize,
+) -> Result<(Vec<Sample>, Vec<f64>)> {
+    let every = (rate / CANARIES_PER_SECOND).max(1.0) as usize;
+    let total = (rate * seconds) as usize;
+    let watch = Watch::new(place, number).await?;
+    let mut events = Events::default();
+    let (mut canaries, mut others) = (0, load.range(from..load.len()));
+    for index in 0..total {
+        if index % every == 0 {
+            events.push(&canary(&watch.flight_id, canaries))?;
+            canaries += 1;
+        } else {
+            events.push(others.next().context("the load is used up")?.body)?;
+        }
+    }
+    let mut progress = place.connect().await?;
+    let before = received(&mut progress).await?;
+    let publisher = load::publisher(place).await?;
+    let started = Instant::now();
+    let due_seconds = move |canary: usize| (canary * every) as f64 / rate;
+    let due = move |canary| started + Duration::from_secs_f64(due_seconds(canary));
+    let watching = tokio::spawn(watch.all(canaries, due));
+    let sent = load::at_rate(&publisher, started, rate, events.iter()).await?;
+    let seen = watching.await.context("the watch failed")??;
+    let late = sent.late_ms();
+    sent.confirmed().await?;
+    publisher.close().await;
+    committed(&mut progress, before + total as u64).await?;
+    let samples = seen.iter().enumerate().map(|(canary, at)| Sample {
+        due_seconds: due_seconds(canary),
+        ms: at.saturating_duration_since(due(canary)).as_secs_f64() * 1e3,
+    });
+    Ok((samples.collect(), late))
+}
+
+/// One event at a time into a system that does nothing else.
+pub async fn idle(place: &Place, events: usize) -> Result<Latency> {
+    let worker = Worker::start(place, &[])?;
+    let mut watch = Watch::new(place, 0).await?;
+    let publisher = load::publisher(place).await?;
+    let mut ms = Vec::with_capacity(events);
+    for number in 0..=events {
+        let pause = rand::rng().random_range(PAUSE_MS);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let mut event = Events::default();
+        event.push(&canary(&watch.flight_id, number))?;
+        let sent = Instant::now();
+        for event in event.iter() {
+            load::send(&publisher, &event).await?;
+        }
+        while watch.visible().await? <= number {
+            ensure!(
+                sent.elapsed() < SEEN_WITHIN,
+                "an event is not visible after {SEEN_WITHIN:?}"
+            );
+            tokio::time::sleep(LOOK_IDLE_EVERY).await;
+        }
+        // The first one waits for the worker to start.
+        if number > 0 {
+            ms.push(sent.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    publisher.close().await;
+    worker.stop().await?;
+    place.assert_exact().await?;
+    Ok(Latency {
+        rate: 0.0,
+        p50: median(&ms),
+        p99: quantile(&ms, 0.99),
+        max: quantile(&ms, 1.0),
+        late_p99: 0.0,
+    })
+}

@@ -1,0 +1,96 @@
+//! What bounds a worker: the broker alone, the database alone, and the database fed by COPY.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use chrono::Utc;
+use futures_util::{FutureExt, StreamExt};
+use paxflow::apply;
+use paxflow::batch::Delivery;
+use paxflow::broker::Subscription;
+use paxflow::config::{Pooler, Secret};
+use sqlx::postgres::PgPoolCopyExt;
+
+use crate::rig::Place;
+
+/// The worker's defaults.
+const PREFETCH: u16 = 2_000;
+const BATCH_MAX: usize = 1_000;
+/// Rows are sent together, as a bulk loader does.
+const COPY_PART_BYTES: usize = 64 * 1024;
+
+/// Events a second that a consumer takes and acknowledges as the worker does, and throws away.
+pub async fn bare_drain(place: &Place, events: usize) -> Result<f64> {
+    let url = Secret::new(&place.amqp_url);
+    let started = Instant::now();
+    let mut subscription = Subscription::open(&url, &place.topology, PREFETCH).await?;
+    let mut left = events;
+    while left > 0 {
+        let mut last = subscription.next().await?;
+        let mut taken = 1;
+        while taken < BATCH_MAX.min(left)
+            && let Some(next) = subscription.next().now_or_never()
+        {
+            last = next?;
+            taken += 1;
+        }
+        subscription.ack_up_to(last.tag).await?;
+        left -= taken;
+    }
+    let rate = events as f64 / started.elapsed().as_secs_f64();
+    subscription.hand_back().await;
+    Ok(rate)
+}
+
+/// Applies deliveries from memory, in batches, over one connection.
+pub async fn apply(place: &Place, deliveries: &[Delivery], batch: usize) -> Result<()> {
+    let mut connection = place.connect().await?;
+    let worker = apply::Worker {
+        id: format!("bench-{}", Utc::now().timestamp_micros()),
+        started_at: Utc::now(),
+        pooler: Pooler::None,
+    };
+    for part in deliveries.chunks(batch) {
+        apply::apply(&mut connection, &worker, part).await?;
+    }
+    Ok(())
+}
+
+/// Events a second of the worker's own transaction, fed from memory.
+pub async fn bare_apply(place: &Place, deliveries: &[Delivery]) -> Result<f64> {
+    let started = Instant::now();
+    apply(place, deliveries, BATCH_MAX).await?;
+    Ok(deliveries.len() as f64 / started.elapsed().as_secs_f64())
+}
+
+/// Rows a second that COPY writes into an empty table like `bookings`, with all of its indexes and checks.
+pub async fn copy(place: &Place) -> Result<f64> {
+    let options = paxflow::db::options(&Secret::new(&place.database_url), "bench")?;
+    let pool = sqlx::PgPool::connect_with(options).await?;
+    sqlx::raw_sql("CREATE TABLE copied (LIKE bookings INCLUDING ALL)")
+        .execute(&pool)
+        .await?;
+    let mut parts = vec![Vec::with_capacity(COPY_PART_BYTES)];
+    let mut out = pool
+        .copy_out_raw("COPY (SELECT * FROM bookings ORDER BY created_at) TO STDOUT (FORMAT binary)")
+        .await?;
+    while let Some(row) = out.next().await {
+        match parts.last_mut() {
+            Some(part) if part.len() < COPY_PART_BYTES => part.extend_from_slice(&row?),
+            _ => parts.push(row?.to_vec()),
+        }
+    }
+    drop(out);
+    let started = Instant::now();
+    let mut copy = pool
+        .copy_in_raw("COPY copied FROM STDIN (FORMAT binary)")
+        .await?;
+    for part in parts {
+        copy.send(part).await?;
+    }
+    let copied = copy.finish().await.context("COPY failed")?;
+    let rate = copied as f64 / started.elapsed().as_secs_f64();
+    sqlx::raw_sql("DROP TABLE copied").execute(&pool).await?;
+    pool.close().await;
+    Ok(rate)
+}

@@ -1,0 +1,160 @@
+//! The worker as a process of its own, and what the kernel counts of it.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::process::{Child, Command};
+
+use crate::rig::Place;
+
+/// Ticks a second in /proc, on every Linux that Rust supports.
+const TICKS_PER_SECOND: f64 = 100.0;
+/// How long a worker may take to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+
+/// CPU time, user and system.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpu(u64);
+
+impl Cpu {
+    /// Of one process with all of its threads.
+    pub fn of(pid: u32) -> Result<Self> {
+        Ok(Self(Stat::read(pid)?.own()))
+    }
+
+    /// Of a process, its children, and those of them that have ended.
+    pub fn of_family(pid: u32) -> Result<Self> {
+        let parent = Stat::read(pid)?;
+        let mut ticks = parent.own() + parent.ended_children();
+        for entry in fs::read_dir("/proc").context("reading /proc")? {
+            let name = entry?.file_name();
+            let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // One that has ended meanwhile is the parent's already.
+            if let Ok(stat) = Stat::read(child)
+                && stat.parent() == pid
+            {
+                ticks += stat.own();
+            }
+        }
+        Ok(Self(ticks))
+    }
+
+    /// In seconds.
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / TICKS_PER_SECOND
+    }
+}
+
+/// The fields of `/proc/PID/stat` behind the name, which may itself hold blanks: proc(5), field 3 and on.
+struct Stat(Vec<u64>);
+
+impl Stat {
+    fn read(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/stat");
+        let line = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let (_, fields) = line
+            .rsplit_once(')')
+            .with_context(|| format!("no name in {path}"))?;
+        Ok(Self(
+            fields
+                .split_whitespace()
+                .map(|field| field.parse().unwrap_or_default())
+                .collect(),
+        ))
+    }
+
+    fn field(&self, number: usize) -> u64 {
+        self.0.get(number - 3).copied().unwrap_or_default()
+    }
+
+    fn parent(&self) -> u32 {
+        self.field(4) as u32
+    }
+
+    fn own(&self) -> u64 {
+        self.field(14) + self.field(15)
+    }
+
+    fn ended_children(&self) -> u64 {
+        self.field(16) + self.field(17)
+    }
+}
+
+/// A worker: `paxflow run`, or one to compare it with.
+pub struct Worker {
+    child: Child,
+    pid: u32,
+}
+
+impl Worker {
+    /// Starts a worker with its defaults and some settings.
+    pub fn start(place: &Place, settings: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paxflow"));
+        command
+            .arg("run")
+            .env("PAXFLOW_EXCHANGE", &place.topology.exchange)
+            .env("PAXFLOW_HTTP_ADDR", "127.0.0.1:0")
+            .env("PAXFLOW_VERIFY_EVERY_SECS", "0")
+            .env("PAXFLOW_LOG", "warn")
+            .envs(settings.iter().copied());
+        Self::spawn(place, command)
+    }
+
+    /// Starts a worker of another make, which reads the same settings.
+    pub fn spawn(place: &Place, mut command: Command) -> Result<Self> {
+        let child = command
+            .env("DATABASE_URL", &place.database_url)
+            .env("AMQP_URL", &place.amqp_url)
+            .env("PAXFLOW_QUEUE", &place.topology.queue)
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("starting a worker")?;
+        let pid = child.id().context("the worker has no pid")?;
+        Ok(Self { child, pid })
+    }
+
+    /// CPU-seconds so far.
+    pub fn cpu(&self) -> Result<f64> {
+        Ok(Cpu::of(self.pid)?.seconds())
+    }
+
+    /// Most memory ever resident, bytes.
+    pub fn peak_rss(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid);
+        let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let kib = status
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix(field)?
+                    .trim()
+                    .strip_suffix(" kB")?
+                    .parse::<u64>()
+                    .ok()
+            })
+            .with_context(|| format!("no {field} in {path}"))?;
+        Ok(kib * 1024)
+    }
+
+    /// Ends it in its orderly way.
+    pub async fn stop(mut self) -> Result<()> {
+        let kill = Command::new("kill")
+            .arg(self.pid.to_string())
+            .status()
+            .await?;
+        ensure!(kill.success(), "the worker has ended by itself");
+        let status = tokio::time::timeout(STOP_WITHIN, self.child.wait())
+            .await
+            .context("the worker does not stop")??;
+        ensure!(status.success(), "the worker ended with {status}");
+        Ok(())
+    }
+}

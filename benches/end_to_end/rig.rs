@@ -1,0 +1,287 @@
+//! Servers, a fresh database and queue for every run, and the oracle that ends it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use paxflow::broker::{Topology, queue_state};
+use paxflow::config::{Config, Secret};
+use paxflow::sandbox::{Options, Sandbox};
+use paxflow::{audit, db};
+use sqlx::migrate::MigrateDatabase;
+use sqlx::{Connection, PgConnection, Postgres};
+
+use crate::load;
+use crate::process::{Cpu, Worker};
+
+/// How often a fact is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long a worker may go without a commit.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+/// A PostgreSQL and a RabbitMQ: private ones, or those of `DATABASE_URL` and `AMQP_URL`.
+pub struct Servers {
+    sandbox: Option<Sandbox>,
+    database_url: String,
+    amqp_url: String,
+    places: u32,
+}
+
+impl Servers {
+    /// Starts private servers unless both are given.
+    pub async fn start(config: &Config) -> Result<Self> {
+        if let (Some(database), Some(amqp)) = (&config.database_url, &config.amqp_url) {
+            return Ok(Self {
+                sandbox: None,
+                database_url: database.expose().to_owned(),
+                amqp_url: amqp.expose().to_owned(),
+                places: 0,
+            });
+        }
+        let sandbox = Sandbox::start(&Options::default()).await?;
+        Ok(Self {
+            database_url: sandbox.database_url().to_owned(),
+            amqp_url: sandbox.amqp_url().to_owned(),
+            sandbox: Some(sandbox),
+            places: 0,
+        })
+    }
+
+    /// A migrated database and a queue that nobody else uses.
+    pub async fn place(&mut self) -> Result<Place> {
+        self.places += 1;
+        let name = format!("paxflow_bench_{}_{}", std::process::id(), self.places);
+        let (server, query) = split_database(&self.database_url)?;
+        let database_url = format!("{server}/{name}{query}");
+        Postgres::create_database(&database_url)
+            .await
+            .context("creating a database for the benchmark")?;
+        let place = Place {
+            database_url,
+            amqp_url: self.amqp_url.clone(),
+            topology: Topology {
+                exchange: name.clone(),
+                queue: name,
+            },
+        };
+        let options = db::options(&Secret::new(&place.database_url), "bench")?;
+        db::migrate::migrate(&options).await?;
+        load::declare(&place).await?;
+        Ok(place)
+    }
+
+    /// CPU spent by PostgreSQL and RabbitMQ so far; nothing of servers that are not private.
+    pub fn cpu(&self) -> Result<ServersCpu> {
+        let Some(sandbox) = &self.sandbox else {
+            return Ok(ServersCpu::default());
+        };
+        let postgres = sandbox.postgres_pid().context("PostgreSQL is gone")?;
+        let rabbitmq = sandbox.rabbitmq_pid().context("RabbitMQ is gone")?;
+        Ok(ServersCpu {
+            postgres: Some(Cpu::of_family(postgres)?),
+            rabbitmq: Some(Cpu::of(rabbitmq)?),
+        })
+    }
+
+    /// Stops what was started here.
+    pub async fn stop(self) -> Result<()> {
+        match self.sandbox {
+            Some(sandbox) => sandbox.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// CPU of the two servers, where it can be seen.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServersCpu {
+    /// PostgreSQL with all of its processes.
+    pub postgres: Option<Cpu>,
+    /// RabbitMQ.
+    pub rabbitmq: Option<Cpu>,
+}
+
+/// The URL without its database, and what follows it.
+fn split_database(url: &str) -> Result<(&str, &str)> {
+    let (rest, query) = match url.find('?') {
+        Some(at) => url.split_at(at),
+        None => (url, ""),
+    };
+    let (server, _) = rest
+        .rsplit_once('/')
+        .context("DATABASE_URL names no database")?;
+    Ok((server, query))
+}
+
+/// A database and a queue.
+#[derive(Clone)]
+pub struct Place {
+    /// The database.
+    pub database_url: String,
+    /// The broker.
+    pub amqp_url: String,
+    /// Exchange and queue.
+    pub topology: Topology,
+}
+
+/// A worker that drained a queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Drained {
+    /// Events.
+    pub events: u64,
+    /// From the start of the process to its last commit.
+    pub seconds: f64,
+    /// CPU-seconds of the worker.
+    pub worker_cpu: f64,
+    /// CPU-seconds of PostgreSQL meanwhile.
+    pub postgres_cpu: Option<f64>,
+    /// CPU-seconds of RabbitMQ meanwhile.
+    pub rabbitmq_cpu: Option<f64>,
+    /// Peak resident set of the worker, bytes.
+    pub peak_rss: u64,
+    /// WAL written, bytes.
+    pub wal_bytes: f64,
+}
+
+impl Drained {
+    /// Events a second.
+    pub fn rate(&self) -> f64 {
+        self.events as f64 / self.seconds
+    }
+
+    /// CPU-seconds of the worker for a million events.
+    pub fn cpu_per_million(&self) -> f64 {
+        self.worker_cpu / self.events as f64 * 1e6
+    }
+}
+
+impl Place {
+    /// A connection to the database.
+    pub async fn connect(&self) -> Result<PgConnection> {
+        let options = db::options(&Secret::new(&self.database_url), "bench")?;
+        Ok(db::connect(&options).await?)
+    }
+
+    /// Has workers drain what was published, and asks the oracle.
+    pub async fn drain(
+        &self,
+        servers: &Servers,
+        replicas: usize,
+        settings: &[(&str, &str)],
+    ) -> Result<Drained> {
+        let start = || {
+            (0..replicas)
+                .map(|_| Worker::start(self, settings))
+                .collect()
+        };
+        self.drain_by(servers, start).await
+    }
+
+    /// Has workers of any make drain what was published, and asks the oracle.
+    pub async fn drain_by(
+        &self,
+        servers: &Servers,
+        start: impl FnOnce() -> Result<Vec<Worker>>,
+    ) -> Result<Drained> {
+        let mut connection = self.connect().await?;
+        let events = u64::from(load::waiting(self).await?);
+        let before = received(&mut connection).await?;
+        let wal = wal_position(&mut connection).await?;
+        let cpu = servers.cpu()?;
+        let started = Instant::now();
+        let workers = start()?;
+        committed(&mut connection, before + events).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        let worker_cpu = workers.iter().map(Worker::cpu).sum::<Result<f64>>()?;
+        let after = servers.cpu()?;
+        let spent =
+            |before: Option<Cpu>, after: Option<Cpu>| Some(after?.seconds() - before?.seconds());
+        let peaks = workers.iter().map(Worker::peak_rss);
+        let drained = Drained {
+            events,
+            seconds,
+            worker_cpu,
+            postgres_cpu: spent(cpu.postgres, after.postgres),
+            rabbitmq_cpu: spent(cpu.rabbitmq, after.rabbitmq),
+            peak_rss: peaks
+                .collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .max()
+                .unwrap_or_default(),
+            wal_bytes: wal_position(&mut connection).await? - wal,
+        };
+        for worker in workers {
+            worker.stop().await?;
+        }
+        self.assert_exact().await?;
+        Ok(drained)
+    }
+
+    /// The oracle: without it no figure counts.
+    pub async fn assert_exact(&self) -> Result<()> {
+        let mut connection = self.connect().await?;
+        let report = audit::verify(&mut connection).await?;
+        ensure!(
+            report.is_exact(),
+            "MarketData differs from a recompute in {} rows",
+            report.rows_different
+        );
+        let (received, verdicts): (i64, i64) = sqlx::query_as(
+            "SELECT coalesce(sum(received), 0)::bigint, \
+             coalesce(sum(applied + duplicate + stale + folded + quarantined), 0)::bigint FROM worker_progress",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        ensure!(
+            received == verdicts,
+            "{received} received, {verdicts} verdicts"
+        );
+        let url = Secret::new(&self.amqp_url);
+        let state = queue_state(&url, &self.topology.queue).await?;
+        ensure!(
+            state.is_some_and(|state| state.ready == 0),
+            "events are left in the queue"
+        );
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// Removes database and queue.
+    pub async fn remove(self) -> Result<()> {
+        load::delete(&self).await?;
+        Postgres::force_drop_database(&self.database_url).await?;
+        Ok(())
+    }
+}
+
+/// Deliveries committed so far, by all workers.
+pub async fn received(connection: &mut PgConnection) -> Result<u64> {
+    let sum: i64 =
+        sqlx::query_scalar("SELECT coalesce(sum(received), 0)::bigint FROM worker_progress")
+            .fetch_one(connection)
+            .await?;
+    Ok(sum as u64)
+}
+
+/// Waits until so many deliveries are committed.
+pub async fn committed(connection: &mut PgConnection, wanted: u64) -> Result<()> {
+    let (mut seen, mut since) = (0, Instant::now());
+    loop {
+        let now = received(connection).await?;
+        if now >= wanted {
+            return Ok(());
+        }
+        if now > seen {
+            (seen, since) = (now, Instant::now());
+        } else if since.elapsed() > STALLED_AFTER {
+            bail!("the worker stalled at {now} of {wanted} events");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn wal_position(connection: &mut PgConnection) -> Result<f64> {
+    let bytes = sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0')::float8")
+        .fetch_one(connection)
+        .await?;
+    Ok(bytes)
+}

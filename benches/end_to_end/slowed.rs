@@ -1,0 +1,140 @@
+//! A database whose every statement takes longer for a while, and how soon the worker follows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::events::Events;
+use crate::latency;
+use crate::process::Worker;
+use crate::report::{Limit, Report, median, quantile};
+use crate::rig::{Place, Servers};
+
+/// How much longer a statement takes.
+const DELAY: Duration = Duration::from_millis(200);
+/// Events a second: what a batch of the default size every 2 s can do.
+const RATE: f64 = 250.0;
+/// Seconds before, during and after it.
+const PHASE: f64 = 10.0;
+/// An event is on time again when it is visible within so many milliseconds.
+const ON_TIME_MS: f64 = 100.0;
+
+/// A way to the database on which every message to it is under way for some milliseconds.
+struct SlowWay {
+    address: String,
+    delay_ms: Arc<AtomicU64>,
+}
+
+impl SlowWay {
+    async fn to(server: String) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let delay_ms = Arc::new(AtomicU64::new(0));
+        let delay = Arc::clone(&delay_ms);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, server.clone(), Arc::clone(&delay)));
+            }
+        });
+        Ok(Self { address, delay_ms })
+    }
+
+    fn slow_down(&self, delay: Duration) {
+        self.delay_ms
+            .store(delay.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+async fn carry(client: TcpStream, server: String, delay: Arc<AtomicU64>) -> std::io::Result<()> {
+    let server = TcpStream::connect(server).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let answers =
+        tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    let mut bytes = vec![0; 1 << 20];
+    let mut answered = Instant::now();
+    loop {
+        let length = from_client.read(&mut bytes).await?;
+        if length == 0 {
+            break;
+        }
+        // The parts of one statement follow each other at once; only the first is held up.
+        if answered.elapsed() > Duration::from_millis(1) {
+            tokio::time::sleep(Duration::from_millis(delay.load(Ordering::Relaxed))).await;
+        }
+        to_server.write_all(&bytes[..length]).await?;
+        answered = Instant::now();
+    }
+    to_server.shutdown().await?;
+    answers.await?.map(|_| ())
+}
+
+/// A steady load through a slow-down and back.
+pub async fn measure(servers: &mut Servers, events: &Events, report: &mut Report) -> Result<()> {
+    let place = servers.place().await?;
+    let (host, rest) = place
+        .database_url
+        .split_once('@')
+        .and_then(|(_, host)| host.split_once('/'))
+        .context("the database URL has no host")?;
+    let way = SlowWay::to(host.to_owned()).await?;
+    let slow = Place {
+        database_url: place.database_url.replacen(
+            &format!("{host}/{rest}"),
+            &format!("{}/{rest}", way.address),
+            1,
+        ),
+        ..place.clone()
+    };
+    let worker = Worker::start(&slow, &[])?;
+    let phases = async {
+        for delay in [Duration::ZERO, DELAY, Duration::ZERO] {
+            way.slow_down(delay);
+            tokio::time::sleep(Duration::from_secs_f64(PHASE)).await;
+        }
+    };
+    let watched = latency::watched(&place, events, 0, RATE, 3.0 * PHASE, 0);
+    let (watched, ()) = tokio::join!(watched, phases);
+    let (samples, _) = watched?;
+    worker.stop().await?;
+    place.assert_exact().await?;
+    place.remove().await?;
+
+    let between = |from: f64, to: f64| {
+        let within = samples
+            .iter()
+            .filter(|sample| (from..to).contains(&sample.due_seconds));
+        within.map(|sample| sample.ms).collect::<Vec<_>>()
+    };
+    report.add(
+        "latency before a slow-down of the database, p50",
+        median(&between(0.0, PHASE)),
+        "ms",
+        Limit::None,
+    );
+    let slowed = between(1.3 * PHASE, 2.0 * PHASE);
+    report.add(
+        "while its every statement takes 200 ms more, p99",
+        quantile(&slowed, 0.99),
+        "ms",
+        Limit::None,
+    );
+    let late_until = samples
+        .iter()
+        .filter(|sample| sample.due_seconds >= 2.0 * PHASE && sample.ms > ON_TIME_MS)
+        .map(|sample| sample.due_seconds - 2.0 * PHASE + sample.ms / 1e3)
+        .fold(0.0, f64::max);
+    report.add(
+        "until all is on time again after it",
+        late_until,
+        "s",
+        Limit::AtMost(5.0),
+    );
+    Ok(())
+}
