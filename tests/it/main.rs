@@ -22,6 +22,7 @@ mod model;
 mod order;
 mod outage;
 mod pgbouncer;
+mod planted;
 mod pool;
 mod process;
 mod quarantine;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
@@ -304,6 +305,18 @@ impl Place {
             )
             .await
             .unwrap();
+        connection.close(200, "done".into()).await.unwrap();
+    }
+
+    /// Takes the queue away, with all that is in it.
+    pub async fn delete_queue(&self) {
+        let connection = Connection::connect(&self.amqp_url, ConnectionProperties::default())
+            .await
+            .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let queue = self.topology.queue.as_str().into();
+        let deleted = channel.queue_delete(queue, QueueDeleteOptions::default());
+        deleted.await.unwrap();
         connection.close(200, "done".into()).await.unwrap();
     }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::events::{booking, flight};
 use crate::faults::harness::Line;
 use crate::process::{Place, Worker, generated, place, ran, until};
-use crate::support::{Database, sum_of};
+use crate::support::{Database, execute, sum_of};
 
 const EVENTS: i64 = 5_000;
 /// How long a worker may take to stop.
@@ -157,6 +157,58 @@ async fn a_stop_while_the_database_hangs_hands_the_events_back_in_time() {
     assert_eq!(status.code(), Some(0), "{}", worker.log());
     lock.rollback().await.unwrap();
     assert_another_finishes(&place).await;
+}
+
+#[tokio::test]
+async fn a_transient_fault_burns_no_delivery_attempt() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut connection = place.connect().await;
+    let impatient = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''100ms''', current_database()); END $$";
+    execute(&mut connection, impatient).await;
+    let lock = "BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE";
+    execute(&mut connection, lock).await;
+    let worker = place.worker().await;
+    place.publish(&[body(&booking(json!({})))]).await;
+    until("it has tried some times", async || {
+        let tries = worker.metric("paxflow_batch_retries_total").await;
+        (tries >= 3.0).then_some(())
+    })
+    .await;
+    execute(&mut connection, "COMMIT").await;
+    place.committed_at_least(1).await;
+    let (_, metrics) = worker.get("/metrics").await;
+    assert_eq!(sum_of(&metrics, "paxflow_deliveries_requeued_total"), 0.0);
+    assert_eq!(sum_of(&metrics, "paxflow_deliveries_received_total"), 1.0);
+    assert_eq!(sum_of(&metrics, "paxflow_broker_sessions_total"), 1.0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_than_the_prefetch_is_in_hand() {
+    const PUBLISHED: u32 = 400;
+    // What a worker begins with, until its first batch is through.
+    const PREFETCH: u32 = 32;
+    let database = Database::new().await;
+    let place = place(&database);
+    place.publish(&generated(PUBLISHED.into(), 15, 0.0)).await;
+    let mut connection = place.connect().await;
+    let lock = "BEGIN; LOCK TABLE worker_progress IN EXCLUSIVE MODE";
+    execute(&mut connection, lock).await;
+    let worker = place.worker().await;
+    let ready = async || place.waiting(&place.topology.queue).await.ready;
+    until("it has all that it may have", async || {
+        (ready().await <= PUBLISHED - PREFETCH).then_some(())
+    })
+    .await;
+    // Long enough to take the rest of the queue.
+    let watched = Instant::now();
+    while watched.elapsed() < Duration::from_secs(1) {
+        assert_eq!(ready().await, PUBLISHED - PREFETCH);
+    }
+    execute(&mut connection, "COMMIT").await;
+    place.committed_at_least(PUBLISHED.into()).await;
+    worker.stop().await;
 }
 
 #[tokio::test]
