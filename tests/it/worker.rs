@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::events::{booking, flight};
 use crate::faults::harness::Line;
 use crate::process::{Place, Worker, generated, place, ran, until};
-use crate::support::{Database, execute, sum_of};
+use crate::support::{Database, dump, execute, sum_of};
 
 const EVENTS: i64 = 5_000;
 /// How long a worker may take to stop.
@@ -181,6 +181,53 @@ async fn a_transient_fault_burns_no_delivery_attempt() {
     assert_eq!(sum_of(&metrics, "paxflow_deliveries_requeued_total"), 0.0);
     assert_eq!(sum_of(&metrics, "paxflow_deliveries_received_total"), 1.0);
     assert_eq!(sum_of(&metrics, "paxflow_broker_sessions_total"), 1.0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_was_halved_before_a_fault_counts_once() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut connection = place.connect().await;
+    // The second is refused for good, the fourth for a while.
+    let refuse = "CREATE TABLE busy ();
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.seat = '2A' THEN RAISE check_violation; END IF;
+            IF NEW.seat = '4A' AND to_regclass('busy') IS NOT NULL THEN RAISE lock_not_available; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON bookings FOR EACH ROW EXECUTE FUNCTION refuse()";
+    execute(&mut connection, refuse).await;
+    let numbered = |number| {
+        let id = format!("B{number}");
+        body(&booking(
+            json!({ "booking_id": id, "seat": format!("{number}A") }),
+        ))
+    };
+    place.publish(&[1, 2, 3, 4].map(numbered)).await;
+    let mut command = place.paxflow(&["run"]);
+    // All four in one batch.
+    command
+        .env("PAXFLOW_BATCH_MAX", "4")
+        .env("PAXFLOW_BATCH_LINGER_MS", "1000");
+    let worker = Worker::start(command).await;
+    until("it has tried some times", async || {
+        let tries = worker.metric("paxflow_batch_retries_total").await;
+        (tries >= 3.0).then_some(())
+    })
+    .await;
+    execute(&mut connection, "DROP TABLE busy").await;
+    let settled = "paxflow_deliveries_settled_total";
+    until("all are settled", async || {
+        (worker.metric(settled).await >= 4.0).then_some(())
+    })
+    .await;
+    let verdicts = "SELECT received, applied, duplicate, quarantined FROM worker_progress";
+    assert_eq!(dump(&mut connection, verdicts).await, "4 | 3 | 0 | 1\n");
+    let times = "SELECT times_received FROM quarantined_events";
+    assert_eq!(dump(&mut connection, times).await, "1\n");
+    assert_eq!(worker.metric(settled).await, 4.0);
     worker.stop().await;
 }
 
