@@ -31,6 +31,7 @@ mod rebuild;
 mod relations;
 mod restore;
 mod roles;
+mod running;
 mod self_audit;
 mod support;
 mod tidy;

@@ -8,6 +8,7 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio::process::Command;
 
+use crate::canary;
 use crate::events::{booking, flight};
 use crate::process::{Place, Worker, generated, place, ran, until};
 use crate::support::{Database, dump, execute};
@@ -206,6 +207,7 @@ async fn many_bookings(connection: &mut PgConnection, bookings: u64) {
 async fn patiently(mut command: Command) -> (i32, Value) {
     let ended = tokio::time::timeout(Duration::from_secs(600), command.output()).await;
     let output = ended.expect("the command ends").unwrap();
+    canary::assert_output_silent(&command, &output);
     let report = serde_json::from_slice(&output.stdout);
     (
         output.status.code().unwrap(),

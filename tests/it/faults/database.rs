@@ -12,6 +12,7 @@ use super::wire::{
     ACK, BEGIN, BEGIN_ANSWERED, COMMIT, COMMIT_ANSWERED, PROGRESS, Point, STATEMENTS,
 };
 use crate::process::{Place, Worker, until};
+use crate::running::signal;
 use crate::support::{dump, execute};
 
 /// The sessions of the workers.
@@ -451,13 +452,6 @@ async fn a_full_disk_is_waited_out() {
         worker.stop().await;
         rig.finish().await;
     }
-}
-
-fn signal(process: u32, name: &str) {
-    let sent = std::process::Command::new("kill")
-        .args([&format!("-{name}"), &process.to_string()])
-        .status();
-    assert!(sent.unwrap().success());
 }
 
 /// Two thousand batches of four workers that want the same rows.
