@@ -233,28 +233,40 @@ async fn a_batch_that_was_halved_before_a_fault_counts_once() {
 
 #[tokio::test]
 async fn no_more_than_the_prefetch_is_in_hand() {
-    const PUBLISHED: u32 = 400;
-    // What a worker begins with, until its first batch is through.
-    const PREFETCH: u32 = 32;
+    const PUBLISHED: i64 = 2_000;
+    // What a worker begins with, until its first batch is through, and what it may take then.
+    const PREFETCHES: [i64; 2] = [32, 90];
     let database = Database::new().await;
     let place = place(&database);
-    place.publish(&generated(PUBLISHED.into(), 15, 0.0)).await;
-    let mut connection = place.connect().await;
+    place.publish(&generated(PUBLISHED as u64, 15, 0.0)).await;
+    let mut command = place.paxflow(&["run"]);
+    command
+        .env("PAXFLOW_BATCH_MAX", "10")
+        .env("PAXFLOW_PREFETCH", "90");
     let lock = "BEGIN; LOCK TABLE worker_progress IN EXCLUSIVE MODE";
+    let mut connection = place.connect().await;
     execute(&mut connection, lock).await;
-    let worker = place.worker().await;
-    let ready = async || place.waiting(&place.topology.queue).await.ready;
-    until("it has all that it may have", async || {
-        (ready().await <= PUBLISHED - PREFETCH).then_some(())
-    })
-    .await;
-    // Long enough to take the rest of the queue.
-    let watched = Instant::now();
-    while watched.elapsed() < Duration::from_secs(1) {
-        assert_eq!(ready().await, PUBLISHED - PREFETCH);
+    let worker = Worker::start(command).await;
+    let in_hand = async || {
+        let ready = place.waiting(&place.topology.queue).await.ready;
+        PUBLISHED - place.committed().await.0 - i64::from(ready)
+    };
+    for prefetch in PREFETCHES {
+        until("it has all that it may have", async || {
+            (in_hand().await == prefetch).then_some(())
+        })
+        .await;
+        // Long enough to take the rest of the queue.
+        let watched = Instant::now();
+        while watched.elapsed() < Duration::from_secs(1) {
+            assert_eq!(in_hand().await, prefetch);
+        }
+        execute(&mut connection, "COMMIT").await;
+        place.committed_at_least(1).await;
+        execute(&mut connection, lock).await;
     }
     execute(&mut connection, "COMMIT").await;
-    place.committed_at_least(PUBLISHED.into()).await;
+    place.committed_at_least(PUBLISHED).await;
     worker.stop().await;
 }
 
