@@ -37,9 +37,9 @@ const DATABASE: [(&str, &str, &str, &str); 19] = [
         "ALTER DATABASE {db} RESET ALL",
     ),
     (
-        "ALTER DATABASE {db} SET statement_timeout = '2s'",
+        "ALTER DATABASE {db} SET statement_timeout = '30s'",
         "statement_timeout",
-        "statement_timeout is 2s",
+        "statement_timeout is 30s",
         "ALTER DATABASE {db} RESET ALL",
     ),
     // From PostgreSQL 17 on there is such a setting; whichever this one is, it seems to have it.

@@ -233,25 +233,29 @@ async fn a_batch_that_was_halved_before_a_fault_counts_once() {
 
 #[tokio::test]
 async fn no_more_than_the_prefetch_is_in_hand() {
-    const PUBLISHED: i64 = 2_000;
-    // What a worker begins with, until its first batch is through, and what it may take then.
-    const PREFETCHES: [i64; 2] = [32, 90];
+    const PUBLISHED: i64 = 400;
     let database = Database::new().await;
     let place = place(&database);
     place.publish(&generated(PUBLISHED as u64, 15, 0.0)).await;
+    // The first batch inserts its row and waits for the table, the second updates it and waits at the gate.
+    let (mut table, mut gate) = (place.connect().await, place.connect().await);
+    let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+        CREATE TRIGGER wait BEFORE UPDATE ON worker_progress FOR EACH ROW EXECUTE FUNCTION wait()";
+    execute(&mut gate, wait).await;
+    execute(&mut gate, "SELECT pg_advisory_lock(1)").await;
+    let lock = "BEGIN; LOCK TABLE worker_progress IN EXCLUSIVE MODE";
+    execute(&mut table, lock).await;
     let mut command = place.paxflow(&["run"]);
     command
         .env("PAXFLOW_BATCH_MAX", "10")
         .env("PAXFLOW_PREFETCH", "90");
-    let lock = "BEGIN; LOCK TABLE worker_progress IN EXCLUSIVE MODE";
-    let mut connection = place.connect().await;
-    execute(&mut connection, lock).await;
     let worker = Worker::start(command).await;
     let in_hand = async || {
         let ready = place.waiting(&place.topology.queue).await.ready;
         PUBLISHED - place.committed().await.0 - i64::from(ready)
     };
-    for prefetch in PREFETCHES {
+    let assert_stays = async |prefetch: i64| {
         until("it has all that it may have", async || {
             (in_hand().await == prefetch).then_some(())
         })
@@ -261,11 +265,12 @@ async fn no_more_than_the_prefetch_is_in_hand() {
         while watched.elapsed() < Duration::from_secs(1) {
             assert_eq!(in_hand().await, prefetch);
         }
-        execute(&mut connection, "COMMIT").await;
-        place.committed_at_least(1).await;
-        execute(&mut connection, lock).await;
-    }
-    execute(&mut connection, "COMMIT").await;
+    };
+    // What a worker begins with, until its first batch is through, and what it may take then.
+    assert_stays(32).await;
+    execute(&mut table, "COMMIT").await;
+    assert_stays(90).await;
+    execute(&mut gate, "SELECT pg_advisory_unlock(1)").await;
     place.committed_at_least(PUBLISHED).await;
     worker.stop().await;
 }
