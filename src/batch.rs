@@ -245,3 +245,152 @@ pub fn conflict() -> Rejected {
                 .to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::event::CONTENT_TYPE;
+
+    fn delivery(mut event: Value, change: Value) -> Delivery {
+        for (field, value) in change.as_object().unwrap() {
+            event["data"][field] = value.clone();
+        }
+        Delivery {
+            body: event.to_string().into_bytes(),
+            content_type: Some(CONTENT_TYPE.to_owned()),
+            ..Delivery::default()
+        }
+    }
+
+    fn booking(change: Value) -> Delivery {
+        let event = include_str!("../fixtures/events/booking_is_made.json");
+        delivery(serde_json::from_str(event).unwrap(), change)
+    }
+
+    fn flight(change: Value) -> Delivery {
+        let event = include_str!("../fixtures/events/flight_is_scheduled.json");
+        delivery(serde_json::from_str(event).unwrap(), change)
+    }
+
+    fn all_verdicts() -> VerdictCounts {
+        let mut counts = VerdictCounts::default();
+        let verdicts = [
+            Verdict::Applied,
+            Verdict::Duplicate,
+            Verdict::Stale,
+            Verdict::Folded,
+            Verdict::Quarantined,
+        ];
+        for (times, verdict) in (1..).zip(verdicts) {
+            for _ in 0..times {
+                counts.count(verdict);
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn verdicts_are_counted_one_by_one_and_add_up() {
+        let counts = all_verdicts();
+        let each = |factor| VerdictCounts {
+            applied: factor,
+            duplicate: 2 * factor,
+            stale: 3 * factor,
+            folded: 4 * factor,
+            quarantined: 5 * factor,
+        };
+        assert_eq!(counts, each(1));
+        assert_eq!(counts.total(), 15);
+        assert_eq!(counts + counts + counts, each(3));
+    }
+
+    #[test]
+    fn the_highest_version_stays_wherever_it_stands() {
+        let versions = [3, 9, 5];
+        let deliveries = versions.map(|version| booking(json!({ "version": version })));
+        for order in [[0, 1, 2], [1, 0, 2], [2, 0, 1]] {
+            let deliveries = order.map(|place| deliveries[place].clone());
+            let folded = fold(&deliveries);
+            let newest = folded.bookings.values().next().unwrap();
+            assert_eq!(newest.revision.version, 9);
+            let at = order.iter().position(|place| *place == 1);
+            assert_eq!(Some(newest.delivery), at);
+            assert_eq!((folded.counts.folded, folded.counts.total()), (2, 2));
+            assert_eq!((folded.bookings.len(), folded.rejected.len()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn what_comes_twice_is_a_duplicate_and_what_contradicts_it_is_rejected() {
+        let other = flight(json!({ "status": "cancelled" }));
+        let folded = [flight(json!({})), flight(json!({})), other];
+        let folded = fold(&folded);
+        assert_eq!(folded.flights.values().next().unwrap().delivery, 0);
+        assert_eq!((folded.counts.duplicate, folded.counts.total()), (1, 1));
+        assert_eq!(folded.rejected, [(2, conflict())]);
+        assert_eq!(folded.rejected[0].1.reason, Reason::VersionConflict);
+    }
+
+    #[test]
+    fn keys_come_in_the_order_in_which_they_are_locked() {
+        let keys = ["b", "a", "C", "aa"];
+        let deliveries = keys.map(|key| booking(json!({ "booking_id": key })));
+        let folded = fold(&deliveries);
+        let sorted: Vec<&str> = folded.bookings.keys().map(AsRef::as_ref).collect();
+        assert_eq!(sorted, ["C", "a", "aa", "b"]);
+    }
+
+    #[test]
+    fn a_bad_message_keeps_its_place_and_its_neighbours() {
+        let bad = booking(json!({ "version": 0 }));
+        let folded = [booking(json!({})), bad, flight(json!({}))];
+        let folded = fold(&folded);
+        let places: Vec<_> = folded.rejected.iter().map(|(place, _)| *place).collect();
+        assert_eq!(places, [1]);
+        assert_eq!((folded.bookings.len(), folded.flights.len()), (1, 1));
+        assert_eq!(folded.counts, VerdictCounts::default());
+    }
+
+    #[test]
+    fn the_newest_event_time_counts_wherever_it_stands() {
+        let newest = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+        let times = [0, 2, 1].map(|hours| newest - TimeDelta::hours(hours));
+        let deliveries = times.map(|time| {
+            let event = booking(json!({}));
+            let mut event: Value = serde_json::from_slice(&event.body).unwrap();
+            event["time"] = json!(time.to_rfc3339());
+            delivery(event, json!({}))
+        });
+        assert_eq!(fold(&deliveries).last_event_at, Some(newest));
+        assert_eq!(fold(&[]).last_event_at, None);
+    }
+
+    #[test]
+    fn a_message_is_judged_with_its_properties() {
+        let good = booking(json!({}));
+        let bad = [
+            Delivery {
+                exchange: "paxflow.events".to_owned(),
+                routing_key: "airline.flight.upserted.v1".to_owned(),
+                ..good.clone()
+            },
+            Delivery {
+                content_type: None,
+                ..good.clone()
+            },
+            Delivery {
+                content_encoding: Some("gzip".to_owned()),
+                ..good.clone()
+            },
+            Delivery {
+                message_id: Some("another".to_owned()),
+                ..good.clone()
+            },
+        ];
+        assert_eq!(fold(&bad).rejected.len(), bad.len());
+        assert_eq!(fold(&[good]).rejected.len(), 0);
+    }
+}

@@ -216,4 +216,92 @@ mod tests {
             assert!(demand.is_zero(), "{status:?}");
         }
     }
+    fn at(hour: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + chrono::TimeDelta::hours(hour)
+    }
+
+    fn counted(cabin: &str, status: BookingStatus, base: i64, total: i64) -> Counted {
+        Counted {
+            flight_id: "F1".to_owned(),
+            cabin: cabin.to_owned(),
+            currency: "USD".to_owned(),
+            demand: Demand::of(status, Decimal::new(base, 2), Decimal::new(total, 2)),
+        }
+    }
+
+    #[test]
+    fn every_measure_adds_up_by_itself() {
+        let statuses = [
+            BookingStatus::Confirmed,
+            BookingStatus::Used,
+            BookingStatus::Used,
+            BookingStatus::NoShow,
+            BookingStatus::NoShow,
+            BookingStatus::NoShow,
+            BookingStatus::Cancelled,
+            BookingStatus::Cancelled,
+            BookingStatus::Cancelled,
+            BookingStatus::Cancelled,
+        ];
+        let mut sum = Demand::default();
+        for status in statuses {
+            sum += Demand::of(status, Decimal::new(1000, 2), Decimal::new(1250, 2));
+        }
+        let expected = Demand {
+            gross_bookings: 10,
+            bookings: 6,
+            cancellations: 4,
+            used: 2,
+            no_show: 3,
+            total_revenue: Decimal::new(7500, 2),
+            base_revenue: Decimal::new(6000, 2),
+        };
+        assert_eq!(sum, expected);
+        assert!(!sum.is_zero());
+    }
+
+    #[test]
+    fn changes_are_by_cabin_in_lock_order_with_the_newest_time() {
+        let economy = counted("Y", BookingStatus::Confirmed, 100, 150);
+        let business = counted("C", BookingStatus::Used, 1000, 1500);
+        let mut rollup = Rollup::default();
+        rollup.retract(&economy, at(2));
+        rollup.retract(&business, at(1));
+        rollup.retract(&economy, at(3));
+        rollup.retract(&economy, at(1));
+        let changes: Vec<_> = rollup.changes().collect();
+        let cabins: Vec<_> = changes.iter().map(|(key, _)| key.cabin).collect();
+        assert_eq!(cabins, ["C", "Y"]);
+        let (key, delta) = changes[1];
+        assert_eq!((key.flight_id, key.currency), ("F1", "USD"));
+        assert_eq!(delta.last_event_at, at(3));
+        assert_eq!(delta.demand.gross_bookings, -3);
+        assert_eq!(delta.demand.total_revenue, Decimal::new(-450, 2));
+    }
+
+    #[test]
+    fn a_booking_that_says_the_same_again_changes_nothing() {
+        let body = include_bytes!("../fixtures/events/booking_is_made.json");
+        let event = crate::event::decode(&crate::event::Message::of_body(body)).unwrap();
+        let crate::event::Change::Booking(revision) = &event.change else {
+            panic!("it is a booking");
+        };
+        let crate::event::State::Upserted(booking) = &revision.state else {
+            panic!("it is no tombstone");
+        };
+        let mut rollup = Rollup::default();
+        rollup.add(booking, at(1));
+        let (key, delta) = rollup.changes().next().unwrap();
+        assert_eq!((key.cabin, key.currency), ("Y", "CAD"));
+        assert_eq!((delta.demand.gross_bookings, delta.demand.bookings), (1, 1));
+        assert_eq!(delta.demand.base_revenue.to_string(), "2500.00");
+        let stored = Counted {
+            flight_id: key.flight_id.to_owned(),
+            cabin: key.cabin.to_owned(),
+            currency: key.currency.to_owned(),
+            demand: delta.demand,
+        };
+        rollup.retract(&stored, at(2));
+        assert_eq!(rollup.changes().count(), 0);
+    }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use tracing::{error, info, warn};
 
-use crate::apply;
+use crate::apply::{self, Batch};
 use crate::backoff::Backoff;
 use crate::batch::{Delivery, VerdictCounts};
 use crate::broker::{BrokerError, Subscription, Topology};
@@ -185,7 +185,7 @@ enum Outcome {
         last_tag: u64,
         events: u64,
     },
-    /// The database was away for too long, or we were told to stop meanwhile.
+    /// The database was away for too long, or we were told to stop meanwhile: so many have no verdict.
     Held {
         events: u64,
     },
@@ -397,12 +397,13 @@ async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<
     let started = Instant::now();
     let events = batch.len() as u64;
     let last_tag = batch.last().map_or(0, |delivery| delivery.tag);
+    let mut batch = Batch::of(&batch);
     let mut backoff = Backoff::default();
     worker.health.committing(Some(started));
     let outcome = loop {
-        let error = match apply_once(&worker, &batch).await {
-            Ok(counts) => {
-                note_commit(&counts, started);
+        let error = match apply_once(&worker, &mut batch).await {
+            Ok(()) => {
+                note_commit(events, started);
                 break Outcome::Committed { last_tag, events };
             }
             Err(error) => error,
@@ -416,25 +417,30 @@ async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<
         let wait = backoff.next_wait();
         warn!(events, reason = %error, retry_in_ms = wait.as_millis() as u64, "holding a batch for the database");
         if started.elapsed() > HOLD_MAX || stop.requested_within(wait).await {
-            break Outcome::Held { events };
+            // The parts of it that have committed go back with the rest.
+            counter!(telemetry::ACKS_LOST).increment(batch.committed.total());
+            break Outcome::Held {
+                events: batch.left(),
+            };
         }
     };
+    note_verdicts(&batch.committed);
     worker.health.committing(None);
     Ok(outcome)
 }
 
-async fn apply_once(worker: &Worker, batch: &[Delivery]) -> sqlx::Result<VerdictCounts> {
+async fn apply_once(worker: &Worker, batch: &mut Batch<'_>) -> sqlx::Result<()> {
     let mut connection = worker.pool.acquire().await?;
-    let applied = apply::apply(&mut connection, &worker.identity, batch);
+    let applied = batch.apply(&mut connection, &worker.identity);
     let Ok(applied) = tokio::time::timeout(TRY_MAX, applied).await else {
         return Err(db::pool::abandon(connection, TRY_MAX));
     };
-    let counts = applied?;
+    applied?;
     worker.health.database(Ok(()));
-    Ok(counts)
+    Ok(())
 }
 
-fn note_commit(counts: &VerdictCounts, started: Instant) {
+fn note_verdicts(counts: &VerdictCounts) {
     for (verdict, count) in [
         ("applied", counts.applied),
         ("duplicate", counts.duplicate),
@@ -444,8 +450,11 @@ fn note_commit(counts: &VerdictCounts, started: Instant) {
     ] {
         counter!(telemetry::VERDICTS, "verdict" => verdict).increment(count);
     }
+}
+
+fn note_commit(events: u64, started: Instant) {
     counter!(telemetry::BATCHES).increment(1);
-    histogram!(telemetry::BATCH_EVENTS).record(counts.total() as f64);
+    histogram!(telemetry::BATCH_EVENTS).record(events as f64);
     histogram!(telemetry::COMMIT_SECONDS).record(started.elapsed());
     gauge!(telemetry::LAST_COMMIT).set(chrono::Utc::now().timestamp() as f64);
 }

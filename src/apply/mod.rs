@@ -55,42 +55,82 @@ impl Written {
     }
 }
 
-/// Decodes, folds and commits a batch. A message whose row the database refuses is set aside with its
-/// SQLSTATE and the others commit: the batch is halved until the message stands alone.
-///
-/// On an error some halves may have committed already. Applying the whole batch again is right in any
-/// case: what is stored turns into duplicates.
+/// Applies a batch in one go and returns the verdicts: see [`Batch::apply`].
 ///
 /// # Errors
-/// Whatever fault is not the data's: see [`fault_of`].
+/// As there.
 pub async fn apply(
     connection: &mut PgConnection,
     worker: &Worker,
     deliveries: &[Delivery],
 ) -> sqlx::Result<VerdictCounts> {
-    let mut counts = VerdictCounts::default();
-    let mut parts = vec![deliveries];
-    while let Some(part) = parts.pop() {
-        match commit(connection, worker, part, batch::fold(part), None).await {
-            Ok(committed) => counts = counts + committed,
-            Err(error) => match fault_of(&error) {
-                Fault::Data { sqlstate } if part.len() == 1 => {
-                    let refused = Folded {
-                        rejected: vec![(0, refused_by_database())],
-                        ..Folded::default()
-                    };
-                    counts =
-                        counts + commit(connection, worker, part, refused, Some(&sqlstate)).await?;
-                }
-                Fault::Data { .. } => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
-                }
-                Fault::Transient | Fault::Permanent => return Err(error),
-            },
+    let mut batch = Batch::of(deliveries);
+    batch.apply(connection, worker).await?;
+    Ok(batch.committed)
+}
+
+/// A batch on its way into the database. It outlives a failed try: what has committed by then is neither
+/// applied nor counted again.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// The parts that are not committed yet, the next one last.
+    left: Vec<&'a [Delivery]>,
+    /// Verdicts of what has committed.
+    pub committed: VerdictCounts,
+}
+
+impl<'a> Batch<'a> {
+    /// A batch of which nothing has committed.
+    pub fn of(deliveries: &'a [Delivery]) -> Self {
+        Self {
+            left: vec![deliveries],
+            committed: VerdictCounts::default(),
         }
     }
-    Ok(counts)
+
+    /// Deliveries that are not committed yet.
+    pub fn left(&self) -> u64 {
+        self.left.iter().map(|part| part.len() as u64).sum()
+    }
+
+    /// Decodes, folds and commits what is left. A message whose row the database refuses is set aside
+    /// with its SQLSTATE and the others commit: the batch is halved until the message stands alone.
+    ///
+    /// # Errors
+    /// Whatever fault is not the data's: see [`fault_of`].
+    pub async fn apply(
+        &mut self,
+        connection: &mut PgConnection,
+        worker: &Worker,
+    ) -> sqlx::Result<()> {
+        while let Some(part) = self.left.last().copied() {
+            match commit(connection, worker, part, batch::fold(part), None).await {
+                Ok(counts) => self.settle_next(counts),
+                Err(error) => match fault_of(&error) {
+                    Fault::Data { sqlstate } if part.len() == 1 => {
+                        let refused = Folded {
+                            rejected: vec![(0, refused_by_database())],
+                            ..Folded::default()
+                        };
+                        let counts = commit(connection, worker, part, refused, Some(&sqlstate));
+                        self.settle_next(counts.await?);
+                    }
+                    Fault::Data { .. } => {
+                        let (first, second) = part.split_at(part.len() / 2);
+                        self.left.pop();
+                        self.left.extend([second, first]);
+                    }
+                    Fault::Transient | Fault::Permanent => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_next(&mut self, counts: VerdictCounts) {
+        self.left.pop();
+        self.committed = self.committed + counts;
+    }
 }
 
 fn refused_by_database() -> Rejected {

@@ -1,13 +1,16 @@
 //! `paxflow demo`: everything once, on private servers.
 
+use std::fmt::{self, Display};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use comfy_table::{Table, presets};
+use serde::Serialize;
+use sqlx::FromRow;
 use sqlx::postgres::{PgConnection, PgPool};
-use sqlx::{FromRow, Row};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::publish::Sender;
@@ -44,6 +47,33 @@ pub(super) struct Arguments {
     /// Leave the servers and the worker running until Ctrl-C, and print how to reach them
     #[arg(long)]
     keep: bool,
+    /// Print the result as JSON; what happens meanwhile goes to stderr
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    /// Says what happens. Whether anybody reads it makes no difference to the demo.
+    fn tell(&self, what: impl Display) {
+        if self.json {
+            writeln!(std::io::stderr(), "{what}").ok();
+        } else {
+            writeln!(std::io::stdout(), "{what}").ok();
+        }
+    }
+}
+
+/// What came out.
+#[derive(Serialize)]
+struct Shown {
+    events: u64,
+    /// From the start of the worker to its last commit.
+    seconds: f64,
+    verdicts: Verdicts,
+    top_markets: Vec<Market>,
+    quarantined: Vec<SetAside>,
+    verify: audit::Report,
+    exact: bool,
 }
 
 /// Runs the main job once. With `DATABASE_URL` and `AMQP_URL` set, on those servers.
@@ -51,12 +81,11 @@ pub(super) async fn run(arguments: &Arguments, mut config: Config) -> Result<Exi
     let mut private = None;
     if config.database_url.is_none() || config.amqp_url.is_none() {
         let started = Instant::now();
-        println!("Starting a private PostgreSQL and RabbitMQ (loopback only, temporary data) ...");
+        arguments
+            .tell("Starting a private PostgreSQL and RabbitMQ (loopback only, temporary data) ...");
         let sandbox = Sandbox::start(&Options::default()).await?;
-        println!(
-            "  both answer after {:.1} s",
-            started.elapsed().as_secs_f64()
-        );
+        let seconds = started.elapsed().as_secs_f64();
+        arguments.tell(format_args!("  both answer after {seconds:.1} s"));
         config.database_url = Some(Secret::new(sandbox.database_url()));
         config.database_direct_url = config.database_url.clone();
         config.amqp_url = Some(Secret::new(sandbox.amqp_url()));
@@ -68,7 +97,7 @@ pub(super) async fn run(arguments: &Arguments, mut config: Config) -> Result<Exi
     };
     if let Some(sandbox) = private {
         sandbox.stop().await?;
-        println!("The private servers are stopped and their data is removed.");
+        arguments.tell("The private servers are stopped and their data is removed.");
     }
     Ok(if exact? {
         ExitCode::SUCCESS
@@ -86,19 +115,19 @@ async fn interrupted() {
 
 async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
     let options = db::options(config.direct_url()?, "demo")?;
-    println!(
-        "Migrating the database to revision {} ...",
-        db::revisions::latest(&db::migrate::MIGRATOR)
-    );
+    let revision = db::revisions::latest(&db::migrate::MIGRATOR);
+    arguments.tell(format_args!(
+        "Migrating the database to revision {revision} ..."
+    ));
     db::migrate::migrate(&options).await?;
 
     let topology = Topology {
         exchange: config.exchange.clone(),
         queue: config.queue.clone(),
     };
-    let published = publish(config, &topology).await?;
+    let events = publish(arguments, config, &topology).await?;
 
-    println!("Running the worker on them ...");
+    arguments.tell("Running the worker on them ...");
     let pool = db::pool::open(options.clone(), config.pool);
     let identity = apply::Worker {
         id: format!("demo-{}", Utc::now().timestamp_millis()),
@@ -120,48 +149,42 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
     let worker_id = worker.identity.id.clone();
     let mut running = tokio::spawn(async move { worker::run(&worker, stop).await });
     let verdicts = tokio::select! {
-        drained = drained(&pool, &worker_id, published) => drained?,
+        drained = drained(&pool, &worker_id, events) => drained?,
         ended = &mut running => return ended.context("the worker failed")?.map(|()| false),
     };
     let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "  {published} events applied and acknowledged in {seconds:.1} s ({:.0} events/s)",
-        published as f64 / seconds
-    );
-
     let mut connection = db::connect(&options).await?;
-    // The planner's statistics, which a server would gather by itself within minutes.
-    sqlx::raw_sql("ANALYZE").execute(&mut connection).await?;
-    println!("\nTop markets:\n{}", top_markets(&mut connection).await?);
-    println!("\n{verdicts}");
-    println!("\nQuarantined:\n{}", quarantined(&mut connection).await?);
-    let report = audit::verify(&mut connection).await?;
-    audit::record(&mut connection, &report, 0).await?;
-    println!("\nverify: {}", summary(&report));
+    let shown = look(&mut connection, events, seconds, verdicts).await?;
+    if arguments.json {
+        let shown = serde_json::to_string(&shown).context("cannot write the result")?;
+        writeln!(std::io::stdout(), "{shown}").ok();
+    } else {
+        arguments.tell(&shown);
+    }
     if arguments.keep {
-        keep(config)?;
+        arguments.tell(how_to_reach(config)?);
         std::future::pending::<()>().await;
     }
     request.send_replace(true);
     running.await.context("the worker failed")??;
     pool.close().await;
-    Ok(report.is_exact())
+    Ok(shown.exact)
 }
 
 /// Sends the sample world through the broker; returns how many events it has.
-async fn publish(config: &Config, topology: &Topology) -> Result<u64> {
+async fn publish(arguments: &Arguments, config: &Config, topology: &Topology) -> Result<u64> {
     let mut events = Vec::new();
     world::write_sample(&mut events).context("cannot make the sample events")?;
     let lines: Vec<_> = events
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
         .collect();
-    println!(
+    arguments.tell(format_args!(
         "Publishing the {} sample events, and {} broken ones, to exchange {} ...",
         lines.len(),
         BROKEN.len(),
         topology.exchange
-    );
+    ));
     let publisher = Publisher::open(config.amqp_url()?, topology).await?;
     let mut sender = Sender::new(&publisher, lines.len() as u64, None);
     for line in &lines {
@@ -174,12 +197,12 @@ async fn publish(config: &Config, topology: &Topology) -> Result<u64> {
         sender.send(routing_key, None, body.as_bytes()).await?;
     }
     sender.finish().await?;
-    println!("  all confirmed in {:.1} s", sender.seconds());
+    arguments.tell(format_args!("  all confirmed in {:.1} s", sender.seconds()));
     publisher.close().await;
     Ok((lines.len() + BROKEN.len()) as u64)
 }
 
-#[derive(FromRow)]
+#[derive(FromRow, Serialize)]
 struct Verdicts {
     received: i64,
     applied: i64,
@@ -189,8 +212,8 @@ struct Verdicts {
     quarantined: i64,
 }
 
-impl std::fmt::Display for Verdicts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Display for Verdicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             received,
             applied,
@@ -222,7 +245,69 @@ async fn drained(pool: &PgPool, worker_id: &str, events: u64) -> Result<Verdicts
     }
 }
 
-async fn top_markets(connection: &mut PgConnection) -> Result<Table> {
+#[derive(FromRow, Serialize)]
+struct Market {
+    market: String,
+    flights: i64,
+    bookings: i64,
+    cancelled: i64,
+    /// As text, since a number of JSON is not exact; so is the price.
+    load_factor: Option<String>,
+    average_usd: Option<String>,
+}
+
+#[derive(FromRow, Serialize)]
+struct SetAside {
+    reason: String,
+    path: String,
+    detail: String,
+}
+
+/// Looks at what the worker has made of the events, and proves it.
+async fn look(
+    connection: &mut PgConnection,
+    events: u64,
+    seconds: f64,
+    verdicts: Verdicts,
+) -> Result<Shown> {
+    // The planner's statistics, which a server would gather by itself within minutes.
+    sqlx::raw_sql("ANALYZE").execute(&mut *connection).await?;
+    let top_markets: Vec<Market> = sqlx::query_as(include_str!("top_markets.sql"))
+        .fetch_all(&mut *connection)
+        .await?;
+    ensure!(!top_markets.is_empty(), "no market came out");
+    let newest = "SELECT reason, path, detail FROM quarantined_events ORDER BY id DESC LIMIT 10";
+    let quarantined = sqlx::query_as(newest).fetch_all(&mut *connection).await?;
+    let verify = audit::verify(connection).await?;
+    audit::record(connection, &verify, 0).await?;
+    Ok(Shown {
+        events,
+        seconds,
+        verdicts,
+        top_markets,
+        quarantined,
+        exact: verify.is_exact(),
+        verify,
+    })
+}
+
+impl Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (events, seconds) = (self.events, self.seconds);
+        let rate = events as f64 / seconds;
+        writeln!(
+            f,
+            "  {events} events applied and acknowledged in {seconds:.1} s ({rate:.0} events/s)"
+        )?;
+        writeln!(f, "\nTop markets:\n{}", markets_table(&self.top_markets))?;
+        writeln!(f, "\n{}", self.verdicts)?;
+        let quarantined = quarantined_table(&self.quarantined);
+        writeln!(f, "\nQuarantined:\n{quarantined}")?;
+        write!(f, "\nverify: {}", summary(&self.verify))
+    }
+}
+
+fn markets_table(markets: &[Market]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header([
@@ -233,48 +318,45 @@ async fn top_markets(connection: &mut PgConnection) -> Result<Table> {
         "load factor",
         "average price (USD)",
     ]);
-    for row in sqlx::query(include_str!("top_markets.sql"))
-        .fetch_all(connection)
-        .await?
-    {
-        let text = |column| {
-            row.try_get::<Option<String>, _>(column)
-                .map(Option::unwrap_or_default)
-        };
-        let count = |column| row.try_get::<i64, _>(column).map(|count| count.to_string());
+    for market in markets {
         table.add_row([
-            text(0)?,
-            count(1)?,
-            count(2)?,
-            count(3)?,
-            text(4)?,
-            text(5)?,
+            &market.market,
+            &market.flights.to_string(),
+            &market.bookings.to_string(),
+            &market.cancelled.to_string(),
+            market.load_factor.as_deref().unwrap_or_default(),
+            market.average_usd.as_deref().unwrap_or_default(),
         ]);
     }
-    ensure!(!table.is_empty(), "no market came out");
-    Ok(table)
+    table
 }
 
-async fn quarantined(connection: &mut PgConnection) -> Result<Table> {
-    let newest = "SELECT reason, path, detail FROM quarantined_events ORDER BY id DESC LIMIT 10";
+fn quarantined_table(set_aside: &[SetAside]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(["reason", "where", "what is expected"]);
-    for row in sqlx::query(newest).fetch_all(connection).await? {
-        let text = |column: usize| row.try_get::<String, _>(column);
-        table.add_row([text(0)?, text(1)?, text(2)?]);
+    for SetAside {
+        reason,
+        path,
+        detail,
+    } in set_aside
+    {
+        table.add_row([reason, path, detail]);
     }
-    Ok(table)
+    table
 }
 
-/// Says how to reach what is left running. The password is made for this run and ends with it.
-fn keep(config: &Config) -> Result<()> {
-    println!("\nStill running; in another terminal:");
-    println!("  export DATABASE_URL={}", config.database_url()?.expose());
-    println!("  export AMQP_URL={}", config.amqp_url()?.expose());
-    println!("  psql $DATABASE_URL -c 'SELECT * FROM market_data LIMIT 5'");
-    println!("  paxflow generate --events 1000 --seed 2 | paxflow publish -");
-    println!("  paxflow status");
-    println!("Ctrl-C stops it all and removes the data.");
-    Ok(())
+/// How to reach what is left running. The password is made for this run and ends with it.
+fn how_to_reach(config: &Config) -> Result<String> {
+    Ok(format!(
+        "\nStill running; in another terminal:
+  export DATABASE_URL={}
+  export AMQP_URL={}
+  psql $DATABASE_URL -c 'SELECT * FROM market_data LIMIT 5'
+  paxflow generate --events 1000 --seed 2 | paxflow publish -
+  paxflow status
+Ctrl-C stops it all and removes the data.",
+        config.database_url()?.expose(),
+        config.amqp_url()?.expose()
+    ))
 }

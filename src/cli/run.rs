@@ -51,6 +51,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
             format!("database at {} ({setting})", db::address(database))
         })?;
     if !migrated {
+        info!("stopped before the schema was up to date");
         return Ok(ExitCode::SUCCESS);
     }
     let worker = Worker {
@@ -92,10 +93,21 @@ async fn migrate(
 ) -> Result<bool> {
     let options = direct.unwrap_or(pooled);
     let mut backoff = Backoff::default();
-    while let Err(error) = match direct {
-        Some(direct) => db::migrate::migrate(direct).await,
-        None => db::migrate::require_latest(pooled).await,
-    } {
+    loop {
+        let migrated = async {
+            match direct {
+                Some(direct) => db::migrate::migrate(direct).await,
+                None => db::migrate::require_latest(pooled).await,
+            }
+        };
+        let error = tokio::select! {
+            migrated = migrated => match migrated {
+                Ok(()) => return Ok(true),
+                Err(error) => error,
+            },
+            // Its connection goes with it, and a revision that is not done goes back as a whole.
+            () = stop.requested() => return Ok(false),
+        };
         let cause = error
             .chain()
             .find_map(|cause| cause.downcast_ref::<sqlx::Error>());
@@ -115,7 +127,6 @@ async fn migrate(
             return Ok(false);
         }
     }
-    Ok(true)
 }
 
 /// A name that no other worker has or had.

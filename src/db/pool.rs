@@ -25,7 +25,9 @@ pub(super) const KEY_LOOKUPS: [(&str, &str); 3] = [
 /// Makes the pool that batches are committed on; connections are opened when they are needed.
 ///
 /// At most `size + max_overflow` connections are open. One that is returned while more than `size`
-/// are open is closed, so the overflow lasts only as long as the load.
+/// are open is closed, so the overflow lasts only as long as the load. One that is being closed still
+/// counts: of many that are returned at the same moment more may go than had to, and the next load opens
+/// them again. The driver tells nobody when it has closed one, and to keep too many would be worse.
 pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
     let opened: Arc<OnceLock<PgPool>> = Arc::default();
     let returned_to = Arc::clone(&opened);

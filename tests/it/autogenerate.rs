@@ -1,6 +1,7 @@
 //! The desired schema and the revisions, and what is written where they differ.
 
 use std::borrow::Cow;
+use std::future::pending;
 use std::time::SystemTime;
 
 use paxflow::db::migrate::MIGRATOR;
@@ -216,7 +217,7 @@ fn assert_same(found: &Snapshot, expected: &Snapshot, what: &str) {
 #[tokio::test]
 async fn the_revisions_build_the_desired_schema() {
     let database = Database::new().await;
-    let change = autogenerate(&database.options, SCHEMA, &MIGRATOR)
+    let change = autogenerate(&database.options, SCHEMA, &MIGRATOR, pending())
         .await
         .unwrap();
     if let Some(change) = change {
@@ -481,10 +482,10 @@ async fn what_is_written_runs_as_the_next_revision_and_is_taken_back() {
             $$ SELECT f.airline FROM bookings b JOIN flights f USING (flight_id) WHERE b.booking_id = booking $$;
         COMMENT ON TABLE carriers IS 'Airlines; by designator.';";
     let desired = format!("{SCHEMA}{edits}");
-    let change = autogenerate(&database.options, &desired, &MIGRATOR).await;
+    let change = autogenerate(&database.options, &desired, &MIGRATOR, pending()).await;
     let change = change.unwrap().expect("there is something to do");
     let migrator = with_next_revision(&change);
-    let nothing = autogenerate(&database.options, &desired, &migrator).await;
+    let nothing = autogenerate(&database.options, &desired, &migrator, pending()).await;
     assert_eq!(nothing.unwrap(), None);
     let mut connection = database.connect().await;
     let before = snapshot(&mut connection).await.unwrap();
@@ -513,7 +514,7 @@ async fn no_scratch_database_is_left_behind_and_the_failing_statement_is_named()
         .username(&role)
         .password("canary-secret");
     let said = async |desired: &str, migrations: &Migrator| {
-        let error = autogenerate(&server, desired, migrations)
+        let error = autogenerate(&server, desired, migrations, pending())
             .await
             .unwrap_err();
         let said = format!("{error:#}");

@@ -1,14 +1,14 @@
 //! How a worker starts: the schema once, and one clear line where it cannot.
 
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paxflow::db;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::process::Command;
 
-use crate::process::{Place, Worker, database_url, place, until};
-use crate::support::{Database, drop_database, execute, servers};
+use crate::process::{Place, Worker, database_url, place, ran, until};
+use crate::support::{Database, drop_database, dump, execute, servers};
 
 /// A boot that fails does not try for long.
 const FAILS_WITHIN: Duration = Duration::from_secs(30);
@@ -61,6 +61,47 @@ async fn migrated_once_by_four_workers_that_start_together() {
         assert!(place.number("SELECT count(*) FROM airports").await > 7_000);
         let (one, two, three, four) = workers;
         tokio::join!(one.stop(), two.stop(), three.stop(), four.stop());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stop_in_the_midst_of_a_revision_leaves_it_out_and_the_next_start_finishes() {
+    with_empty_database("stopped", async |place| {
+        let (code, _, err) = ran(place.paxflow(&["db", "migrate", "upgrade", "3"])).await;
+        assert_eq!(code, 0, "{err}");
+        let mut connection = place.connect().await;
+        // The first view of revision 4 comes through, the second one takes its time.
+        let slow = "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF to_regclass('market_data') IS NOT NULL THEN PERFORM pg_sleep(100); END IF;
+            END $$;
+            CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION slow()";
+        execute(&mut connection, slow).await;
+        let mut worker = place.boot().await;
+        let sleeping = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        until("the migration takes its time", async || {
+            (place.number(sleeping).await == 1).then_some(())
+        })
+        .await;
+        worker.signal("TERM");
+        let status = worker.exit_within(Duration::from_secs(10)).await;
+        assert_eq!(status.code(), Some(0), "{}", worker.log());
+
+        execute(&mut connection, "DROP EVENT TRIGGER slow").await;
+        let standing = "SELECT (SELECT max(version) FROM _sqlx_migrations WHERE success), to_regclass('market_data')";
+        assert_eq!(dump(&mut connection, standing).await, "3 | -\n");
+        let began = Instant::now();
+        place.worker().await.stop().await;
+        let server = "SELECT current_setting('server_version_num')::bigint";
+        // Before 14 a server sleeps on for somebody who has gone.
+        assert!(
+            began.elapsed() < Duration::from_secs(60) || place.number(server).await < 140_000,
+            "it had to wait for the one that was stopped"
+        );
+        let (code, out, err) = ran(place.paxflow(&["db", "check"])).await;
+        assert_eq!(code, 0, "{out}{err}");
     })
     .await;
 }

@@ -1,16 +1,18 @@
 //! The commands as their users meet them: what they print, and what they exit with.
 
 use std::io::Write;
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use paxflow::config::SETTINGS;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+use crate::canary;
 use crate::events::{booking, flight};
-use crate::process::{Place, fed, generated, paxflow, place, ran};
-use crate::support::{Database, execute};
+use crate::process::{Place, Running, fed, generated, paxflow, place, ran, until};
+use crate::running::signal;
+use crate::support::{Database, dump, execute};
 
 /// Every command, as `paxflow help` lists them.
 const COMMANDS: [&str; 13] = [
@@ -222,12 +224,15 @@ async fn generate_gives_the_same_bytes_for_the_same_arguments() {
 
 /// Runs a command and reads no more than its first line.
 async fn first_line_of(arguments: &[&str]) -> Output {
-    let mut child = paxflow(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut command = paxflow(arguments);
+    let mut child = command.spawn().unwrap();
     let mut first = String::new();
     let mut reader = BufReader::with_capacity(64, child.stdout.take().unwrap());
     reader.read_line(&mut first).await.unwrap();
     drop(reader);
-    child.wait_with_output().await.unwrap()
+    let output = child.wait_with_output().await.unwrap();
+    canary::assert_output_silent(&command, &output);
+    output
 }
 
 #[tokio::test]
@@ -472,5 +477,53 @@ async fn completions_and_man_pages_know_every_command() {
     for command in COMMANDS {
         let page = std::fs::read_to_string(pages.join(format!("paxflow-{command}.1"))).unwrap();
         assert!(page.contains("Example:"), "{command}");
+    }
+}
+
+#[tokio::test]
+async fn create_leaves_no_scratch_database_behind_when_it_is_interrupted() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut connection = database.connect().await;
+    let dir = tempfile::tempdir().unwrap();
+    // The desired schema takes its time.
+    std::fs::write(dir.path().join("schema.sql"), "SELECT pg_sleep(100);").unwrap();
+    let dir = dir.path().to_str().unwrap();
+    let create = [
+        "db",
+        "migrate",
+        "--dir",
+        dir,
+        "create",
+        "--autogenerate",
+        "-m",
+        "later",
+    ];
+    for name in ["INT", "TERM"] {
+        let creating = Running::start(place.paxflow(&create));
+        let id = creating.id();
+        let scratch = format!(
+            "SELECT count(*) FROM pg_database WHERE datname LIKE 'paxflow\\_scratch\\_{id}\\_%'"
+        );
+        let sleeping = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname LIKE 'paxflow\\_scratch\\_{id}\\_%'"
+        );
+        until("it builds the desired schema", async || {
+            (dump(&mut connection, &sleeping).await == "1\n").then_some(())
+        })
+        .await;
+        signal(id, name);
+        let (code, out, err) = creating.ended().await;
+        assert_eq!(code, 1, "{out}{err}");
+        assert_eq!(
+            err.trim_end().lines().last(),
+            Some("paxflow: interrupted: nothing is written")
+        );
+        assert_eq!(
+            dump(&mut connection, &scratch).await,
+            "0\n",
+            "after SIG{name}"
+        );
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1);
     }
 }

@@ -12,7 +12,7 @@ use sqlx::FromRow;
 
 use crate::events::{booking, deliver, flight};
 use crate::process::{Place, place, properties};
-use crate::support::{Database, execute};
+use crate::support::{Database, dump, execute};
 
 /// An entry of `fixtures/rejected/index.json`. A property that is not given is as a correct publisher
 /// would set it.
@@ -402,4 +402,30 @@ async fn poison_may_stand_first_or_last() {
     let rows = set_aside(&place).await;
     assert_eq!(rows.len(), 3);
     assert_eq!(rows.iter().map(|row| row.times_received).sum::<i64>(), 4);
+}
+
+/// Whichever of them fails, none of them is there.
+#[tokio::test]
+async fn poison_and_its_neighbours_are_one_transaction() {
+    let database = Database::new().await;
+    let mut applier = database.applier().await;
+    let bad = booking(json!({ "booking_id": "BAD", "cabin": "economy" }));
+    let batch = [booking(json!({})), bad];
+    let rows = "SELECT (SELECT count(*) FROM bookings), (SELECT count(*) FROM quarantined_events),
+                       (SELECT coalesce(sum(received), 0) FROM worker_progress)";
+    let busy = "CREATE FUNCTION busy() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN RAISE EXCEPTION 'busy' USING ERRCODE = 'lock_not_available'; END $$";
+    execute(&mut applier.connection, busy).await;
+    for table in ["quarantined_events", "worker_progress"] {
+        let fails = format!("CREATE TRIGGER busy BEFORE INSERT ON {table} EXECUTE FUNCTION busy()");
+        execute(&mut applier.connection, &fails).await;
+        let failed = applier.try_apply(&batch).await.unwrap_err();
+        assert!(failed.to_string().contains("busy"), "{failed}");
+        let left = dump(&mut applier.connection, rows).await;
+        assert_eq!(left, "0 | 0 | 0\n", "{table} failed");
+        let works = format!("DROP TRIGGER busy ON {table}");
+        execute(&mut applier.connection, &works).await;
+    }
+    applier.apply(&batch).await;
+    assert_eq!(dump(&mut applier.connection, rows).await, "1 | 1 | 2\n");
 }

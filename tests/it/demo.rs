@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::process::until;
+use crate::process::{place, ran, until};
+use crate::support::Database;
 
 /// The demo with private servers, whose data go below `directory`.
 fn demo(directory: &tempfile::TempDir) -> Command {
@@ -21,6 +23,7 @@ fn demo(directory: &tempfile::TempDir) -> Command {
         .env("TMPDIR", directory.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
 }
@@ -42,22 +45,56 @@ fn left_of(directory: &tempfile::TempDir) -> Vec<String> {
     left
 }
 
+fn assert_says(shown: &str, expected: &[&str]) {
+    for expected in expected {
+        assert!(shown.contains(expected), "{expected} is not in\n{shown}");
+    }
+}
+
 #[tokio::test]
 async fn the_demo_proves_itself_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let output = demo(&directory).output().await.unwrap();
-    let shown = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{shown}");
-    for expected in [
+    let (code, shown, log) = ran(demo(&directory)).await;
+    assert_eq!(code, 0, "{shown}{log}");
+    let expected = [
         "71258 sample events",
         "JFK-HNL",
         "Verdicts: 71261 received = ",
         "total_mismatch",
         "verify: exact: ",
-    ] {
-        assert!(shown.contains(expected), "{expected} is not in\n{shown}");
-    }
+    ];
+    assert_says(&shown, &expected);
     assert_eq!(left_of(&directory), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_demo_as_json_is_one_document_with_the_verdict() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let (code, out, log) = ran(place.paxflow(&["demo", "--json"])).await;
+    assert_eq!(code, 0, "{out}{log}");
+    assert_says(
+        &log,
+        &["71258 sample events", "all confirmed", "Running the worker"],
+    );
+    let shown: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&shown["exact"], &shown["events"]),
+        (&json!(true), &json!(71_261))
+    );
+    assert_eq!(shown["verify"]["rows_different"], 0);
+    let verdicts = shown["verdicts"].as_object().unwrap();
+    let settled = verdicts.iter().filter(|(name, _)| *name != "received");
+    let settled: u64 = settled.map(|(_, count)| count.as_u64().unwrap()).sum();
+    assert_eq!((settled, &verdicts["received"]), (71_261, &json!(71_261)));
+    assert_eq!(shown["top_markets"].as_array().unwrap().len(), 10);
+    assert_eq!(shown["top_markets"][0]["market"], "JFK-HNL");
+    let reasons = shown["quarantined"].as_array().unwrap();
+    assert!(
+        reasons.iter().any(|row| row["reason"] == "total_mismatch"),
+        "{out}"
+    );
+    assert!(shown["seconds"].as_f64().unwrap() > 0.0);
 }
 
 #[tokio::test]

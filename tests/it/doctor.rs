@@ -1,11 +1,13 @@
 //! Misconfigurations, made one by one: doctor names each, and finds nothing once it is undone.
 
+use std::path::Path;
+
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use paxflow::config::Secret;
 use paxflow::db;
-use paxflow::sandbox::{Options, Sandbox};
+use paxflow::sandbox::{Options, Sandbox, Shutdown};
 use serde_json::Value;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
@@ -15,7 +17,7 @@ use crate::process::{Place, place, properties, ran};
 use crate::support::{Database, execute, servers};
 
 /// What to do to a database, what doctor then finds, and how to undo it. `{db}` is its name.
-const DATABASE: [(&str, &str, &str, &str); 18] = [
+const DATABASE: [(&str, &str, &str, &str); 19] = [
     (
         "ALTER DATABASE {db} SET synchronous_commit = off",
         "synchronous_commit",
@@ -35,10 +37,22 @@ const DATABASE: [(&str, &str, &str, &str); 18] = [
         "ALTER DATABASE {db} RESET ALL",
     ),
     (
-        "ALTER DATABASE {db} SET statement_timeout = '2s'",
+        "ALTER DATABASE {db} SET statement_timeout = '30s'",
         "statement_timeout",
-        "statement_timeout is 2s",
+        "statement_timeout is 30s",
         "ALTER DATABASE {db} RESET ALL",
+    ),
+    // From PostgreSQL 17 on there is such a setting; whichever this one is, it seems to have it.
+    (
+        "CREATE SCHEMA later; \
+         CREATE VIEW later.pg_settings AS SELECT name, setting FROM pg_catalog.pg_settings \
+             WHERE name <> 'transaction_timeout' UNION ALL SELECT 'transaction_timeout', '2000'; \
+         CREATE FUNCTION later.current_setting(name text) RETURNS text LANGUAGE sql AS \
+             $$SELECT CASE name WHEN 'transaction_timeout' THEN '2s' ELSE pg_catalog.current_setting(name) END$$; \
+         ALTER DATABASE {db} SET search_path = later, pg_catalog, public",
+        "statement_timeout",
+        "transaction_timeout is 2s",
+        "ALTER DATABASE {db} RESET ALL; DROP SCHEMA later CASCADE",
     ),
     (
         "ALTER DATABASE {db} SET lock_timeout = '50ms'",
@@ -125,6 +139,19 @@ const DATABASE: [(&str, &str, &str, &str); 18] = [
         "INSERT INTO _sqlx_migrations SELECT * FROM kept_migrations ON CONFLICT DO NOTHING",
     ),
 ];
+
+/// Runs `rabbitmqctl` as the operator of a private broker, with the cookie, name and ports it has itself.
+async fn rabbitmqctl(sandbox: &Sandbox, arguments: &[&str]) {
+    let pid = sandbox.rabbitmq_pid().unwrap();
+    let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    let variables = environment
+        .split('\0')
+        .filter_map(|pair| pair.split_once('='));
+    let mut command = tokio::process::Command::new("rabbitmqctl");
+    command.args(arguments).env_clear().envs(variables);
+    let (code, out, err) = ran(command).await;
+    assert_eq!(code, 0, "{out}{err}");
+}
 
 /// Exit code and findings.
 async fn doctor(place: &Place) -> (i32, Vec<Value>) {
@@ -459,7 +486,7 @@ async fn doctor_finds_what_is_wrong_with_whole_servers() {
             setting("heartbeat", "0"),
         ],
     };
-    let sandbox = Sandbox::start(&options).await.unwrap();
+    let mut sandbox = Sandbox::start(&options).await.unwrap();
     let place = Place::new(sandbox.database_url(), sandbox.amqp_url());
     let database = db::options(&Secret::new(sandbox.database_url()), "test").unwrap();
     db::migrate::migrate(&database).await.unwrap();
@@ -479,6 +506,16 @@ async fn doctor_finds_what_is_wrong_with_whole_servers() {
     expected.push(("heartbeat", "off"));
     assert_finds(&deaf, &expected).await;
     expected.pop();
+    rabbitmqctl(&sandbox, &["add_user", "weak", "secret"]).await;
+    rabbitmqctl(&sandbox, &["set_permissions", "weak", "none", ".*", ".*"]).await;
+    let (_, broker) = place.amqp_url.split_once('@').unwrap();
+    let weak = Place {
+        amqp_url: format!("amqp://weak:secret@{broker}"),
+        ..place.clone()
+    };
+    let objects = ["exchange", "queue"].map(|kind| format!("no permission to configure {kind} "));
+    let forbidden = [0, 0, 1, 1].map(|kind| ("permission", objects[kind].as_str()));
+    assert_finds(&weak, &[&expected[..], &forbidden].concat()).await;
     let mut connection = place.connect().await;
     execute(
         &mut connection,
@@ -492,6 +529,14 @@ async fn doctor_finds_what_is_wrong_with_whole_servers() {
     })
     .await;
     expected.push(("synchronous_standby_names", "ghost, and none"));
+    assert_finds(&place, &expected).await;
+
+    let directory = crate::support::dump(&mut connection, "SHOW data_directory").await;
+    connection.close().await.unwrap();
+    sandbox.postgres_stop(Shutdown::Graceful).await.unwrap();
+    std::fs::write(Path::new(directory.trim_end()).join("standby.signal"), "").unwrap();
+    sandbox.postgres_start().await.unwrap();
+    expected.push(("read_only", "the server is a standby"));
     assert_finds(&place, &expected).await;
     sandbox.stop().await.unwrap();
 }

@@ -74,6 +74,30 @@ async fn overflow_lasts_as_long_as_the_load() {
 }
 
 #[tokio::test]
+async fn no_more_than_the_size_is_kept_of_what_is_returned_at_once_and_all_can_be_had_again() {
+    let database = Database::new().await;
+    let mut watcher = database.connect().await;
+    let pool = open(&database, 3, 2, Duration::from_secs(3600));
+    for _ in 0..20 {
+        let mut taken = Vec::new();
+        for _ in 0..5 {
+            taken.push(pool.acquire().await.expect("all five can be had"));
+        }
+        assert_eq!(sessions(&mut watcher).await, 5);
+        drop(taken);
+        until("the extra connections are closed", async || {
+            let idle = u32::try_from(pool.num_idle()).unwrap();
+            (idle == pool.size() && idle <= 3).then_some(())
+        })
+        .await;
+        until("and so are their sessions", async || {
+            (sessions(&mut watcher).await <= 3).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn connections_are_replaced_at_their_age() {
     let database = Database::new().await;
     let pool = open(&database, 1, 0, Duration::from_secs(1));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
@@ -25,10 +26,13 @@ use tokio::process::{Child, Command};
 
 use crate::canary;
 use crate::events::flight;
+use crate::running::{said, signal};
 use crate::support::{Database, servers, sum_of};
 
+pub use crate::running::{Running, fed};
+
 /// How long a fact may take to come true on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 /// How often a fact is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -307,6 +311,18 @@ impl Place {
         connection.close(200, "done".into()).await.unwrap();
     }
 
+    /// Takes the queue away, with all that is in it.
+    pub async fn delete_queue(&self) {
+        let connection = Connection::connect(&self.amqp_url, ConnectionProperties::default())
+            .await
+            .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let queue = self.topology.queue.as_str().into();
+        let deleted = channel.queue_delete(queue, QueueDeleteOptions::default());
+        deleted.await.unwrap();
+        connection.close(200, "done".into()).await.unwrap();
+    }
+
     /// Declares the queue in a way that the program does not.
     pub async fn declare_classic_queue(&self) {
         let connection = Connection::connect(&self.amqp_url, ConnectionProperties::default())
@@ -406,32 +422,7 @@ pub async fn output(mut command: Command) -> Output {
 
 /// Exit code, stdout and stderr of a command.
 pub async fn ran(command: Command) -> (i32, String, String) {
-    let output = output(command).await;
-    let code = output.status.code().expect("no signal ended it");
-    (code, text(output.stdout), text(output.stderr))
-}
-
-/// Runs a command with something on its stdin.
-pub async fn fed(mut command: Command, stdin: &[u8]) -> (i32, String, String) {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("the command starts");
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(stdin).await.unwrap();
-    drop(input);
-    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
-    let output = ended.expect("the command ends").unwrap();
-    canary::assert_output_silent(&command, &output);
-    (
-        output.status.code().expect("no signal ended it"),
-        text(output.stdout),
-        text(output.stderr),
-    )
-}
-
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).expect("the output is text")
+    said(output(command).await)
 }
 
 /// A running `paxflow run`; killed when dropped.
@@ -550,11 +541,7 @@ impl Worker {
 
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let sent = std::process::Command::new("kill")
-            .args([&format!("-{name}"), &self.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(sent.success());
+        signal(self.id(), name);
     }
 
     /// Waits for its end.

@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
-use tokio::process::Child;
 
 use crate::events::{booking, booking_deleted, flight};
-use crate::process::{Place, generated, place, ran, until};
+use crate::process::{Place, Running, generated, place, ran, until};
 use crate::support::{Database, assert_exact, dump, execute};
 
 /// No real row comes near it.
@@ -23,13 +22,13 @@ async fn rebuild(place: &Place) -> (i32, Value) {
 }
 
 /// Starts a rebuild while `holder` keeps it from swapping, and returns once all is built and it waits.
-async fn waiting_rebuild(place: &Place, holder: &mut PgConnection) -> Child {
+async fn waiting_rebuild(place: &Place, holder: &mut PgConnection) -> Running {
     execute(
         holder,
         "BEGIN; LOCK TABLE flight_demand IN ROW EXCLUSIVE MODE",
     )
     .await;
-    let rebuild = place.paxflow(&["rebuild"]).spawn().unwrap();
+    let rebuild = Running::start(place.paxflow(&["rebuild"]));
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND application_name = 'paxflow rebuild'
                      AND wait_event_type = 'Lock'";
@@ -39,15 +38,6 @@ async fn waiting_rebuild(place: &Place, holder: &mut PgConnection) -> Child {
     })
     .await;
     rebuild
-}
-
-async fn said(rebuild: Child) -> (i32, String) {
-    let output = rebuild.wait_with_output().await.unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.code().unwrap(),
-        String::from_utf8(text).unwrap(),
-    )
 }
 
 #[tokio::test]
@@ -174,8 +164,8 @@ async fn a_change_that_hides_a_drift_after_the_build_is_seen() {
     )
     .await;
     assert!(counted == "2\n" || counted == "1\n", "{counted}");
-    let (code, out) = said(rebuilding).await;
-    assert_eq!(code, 0, "{out}");
+    let (code, out, err) = rebuilding.ended().await;
+    assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("1 rows differed"), "{out}");
     assert_exact(&mut applier.connection).await;
     let counted = dump(
@@ -199,9 +189,9 @@ async fn a_killed_rebuild_leaves_everything_as_it_was_and_the_next_one_succeeds(
     let before = dump(&mut applier.connection, relations).await;
 
     let mut holder = place.connect().await;
-    let mut killed = waiting_rebuild(&place, &mut holder).await;
+    let killed = waiting_rebuild(&place, &mut holder).await;
     assert_ne!(dump(&mut applier.connection, relations).await, before);
-    killed.kill().await.unwrap();
+    killed.kill().await;
     execute(&mut holder, "COMMIT").await;
     let sessions = "SELECT count(*) FROM pg_stat_activity
                     WHERE datname = current_database() AND application_name = 'paxflow rebuild'";

@@ -8,6 +8,7 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio::process::Command;
 
+use crate::canary;
 use crate::events::{booking, flight};
 use crate::process::{Place, Worker, generated, place, ran, until};
 use crate::support::{Database, dump, execute};
@@ -206,6 +207,7 @@ async fn many_bookings(connection: &mut PgConnection, bookings: u64) {
 async fn patiently(mut command: Command) -> (i32, Value) {
     let ended = tokio::time::timeout(Duration::from_secs(600), command.output()).await;
     let output = ended.expect("the command ends").unwrap();
+    canary::assert_output_silent(&command, &output);
     let report = serde_json::from_slice(&output.stdout);
     (
         output.status.code().unwrap(),
@@ -272,4 +274,56 @@ async fn verify_finds_one_cent_among_many_bookings_while_events_flow() {
     let (code, result) = patiently(place.paxflow(&["rebuild", "--json"])).await;
     assert_eq!((code, &result["rebuilt"]["replaced"]), (0, &json!(1)));
     println!("rebuilt: {}", result["rebuilt"]);
+}
+
+/// A drift that comes after the first statement of a look, and before the last.
+async fn drift_meanwhile<T>(database: &Database, look: impl Future<Output = T>) -> T {
+    let mut other = database.connect().await;
+    let lock = "BEGIN; LOCK TABLE flight_demand IN ACCESS EXCLUSIVE MODE";
+    execute(&mut other, lock).await;
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'flight_demand'::regclass";
+    let drift = async {
+        until("the look waits", async || {
+            (dump(&mut other, waiting).await == "1\n").then_some(())
+        })
+        .await;
+        let drift = "UPDATE flight_demand SET total_revenue = total_revenue + 0.01; COMMIT";
+        execute(&mut other, drift).await;
+    };
+    tokio::join!(look, drift).0
+}
+
+async fn with_a_booking() -> Database {
+    let database = Database::new().await;
+    let mut applier = database.applier().await;
+    let events = [flight(json!({})), booking(json!({}))];
+    applier.apply(&events).await;
+    database
+}
+
+#[tokio::test]
+async fn a_verification_speaks_of_one_moment() {
+    let database = with_a_booking().await;
+    let mut connection = database.connect().await;
+    let report = drift_meanwhile(&database, audit::verify(&mut connection)).await;
+    let report = report.unwrap();
+    assert!(report.is_exact(), "{:?}", report.differences);
+    let report = audit::verify(&mut connection).await.unwrap();
+    assert!(!report.is_exact(), "what came later is seen by the next");
+}
+
+#[tokio::test]
+async fn a_self_audit_speaks_of_one_moment() {
+    let database = with_a_booking().await;
+    let mut connection = database.connect().await;
+    let audited = audit::audit(&mut connection, Duration::ZERO);
+    let report = drift_meanwhile(&database, audited).await.unwrap();
+    let first = report.expect("nobody else is at it");
+    assert!(first.is_exact(), "{:?}", first.differences);
+    let next = audit::audit(&mut connection, Duration::ZERO).await.unwrap();
+    let next = next.expect("nobody else is at it");
+    assert!(!next.is_exact(), "what came later is seen by the next");
+    let standing = audit::standing(&mut connection).await.unwrap();
+    assert_eq!(standing.verified_through, Some(first.snapshot_at));
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::events::{booking, flight};
 use crate::faults::harness::Line;
 use crate::process::{Place, Worker, generated, place, ran, until};
-use crate::support::{Database, sum_of};
+use crate::support::{Database, dump, execute, sum_of};
 
 const EVENTS: i64 = 5_000;
 /// How long a worker may take to stop.
@@ -157,6 +157,122 @@ async fn a_stop_while_the_database_hangs_hands_the_events_back_in_time() {
     assert_eq!(status.code(), Some(0), "{}", worker.log());
     lock.rollback().await.unwrap();
     assert_another_finishes(&place).await;
+}
+
+#[tokio::test]
+async fn a_transient_fault_burns_no_delivery_attempt() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut connection = place.connect().await;
+    let impatient = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''100ms''', current_database()); END $$";
+    execute(&mut connection, impatient).await;
+    let lock = "BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE";
+    execute(&mut connection, lock).await;
+    let worker = place.worker().await;
+    place.publish(&[body(&booking(json!({})))]).await;
+    until("it has tried some times", async || {
+        let tries = worker.metric("paxflow_batch_retries_total").await;
+        (tries >= 3.0).then_some(())
+    })
+    .await;
+    execute(&mut connection, "COMMIT").await;
+    place.committed_at_least(1).await;
+    let (_, metrics) = worker.get("/metrics").await;
+    assert_eq!(sum_of(&metrics, "paxflow_deliveries_requeued_total"), 0.0);
+    assert_eq!(sum_of(&metrics, "paxflow_deliveries_received_total"), 1.0);
+    assert_eq!(sum_of(&metrics, "paxflow_broker_sessions_total"), 1.0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_was_halved_before_a_fault_counts_once() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut connection = place.connect().await;
+    // The second is refused for good, the fourth for a while.
+    let refuse = "CREATE TABLE busy ();
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.seat = '2A' THEN RAISE check_violation; END IF;
+            IF NEW.seat = '4A' AND to_regclass('busy') IS NOT NULL THEN RAISE lock_not_available; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON bookings FOR EACH ROW EXECUTE FUNCTION refuse()";
+    execute(&mut connection, refuse).await;
+    let numbered = |number| {
+        let id = format!("B{number}");
+        body(&booking(
+            json!({ "booking_id": id, "seat": format!("{number}A") }),
+        ))
+    };
+    place.publish(&[1, 2, 3, 4].map(numbered)).await;
+    let mut command = place.paxflow(&["run"]);
+    // All four in one batch.
+    command
+        .env("PAXFLOW_BATCH_MAX", "4")
+        .env("PAXFLOW_BATCH_LINGER_MS", "1000");
+    let worker = Worker::start(command).await;
+    until("it has tried some times", async || {
+        let tries = worker.metric("paxflow_batch_retries_total").await;
+        (tries >= 3.0).then_some(())
+    })
+    .await;
+    execute(&mut connection, "DROP TABLE busy").await;
+    let settled = "paxflow_deliveries_settled_total";
+    until("all are settled", async || {
+        (worker.metric(settled).await >= 4.0).then_some(())
+    })
+    .await;
+    let verdicts = "SELECT received, applied, duplicate, quarantined FROM worker_progress";
+    assert_eq!(dump(&mut connection, verdicts).await, "4 | 3 | 0 | 1\n");
+    let times = "SELECT times_received FROM quarantined_events";
+    assert_eq!(dump(&mut connection, times).await, "1\n");
+    assert_eq!(worker.metric(settled).await, 4.0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_than_the_prefetch_is_in_hand() {
+    const PUBLISHED: i64 = 400;
+    let database = Database::new().await;
+    let place = place(&database);
+    place.publish(&generated(PUBLISHED as u64, 15, 0.0)).await;
+    // The first batch inserts its row and waits for the table, the second updates it and waits at the gate.
+    let (mut table, mut gate) = (place.connect().await, place.connect().await);
+    let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+        CREATE TRIGGER wait BEFORE UPDATE ON worker_progress FOR EACH ROW EXECUTE FUNCTION wait()";
+    execute(&mut gate, wait).await;
+    execute(&mut gate, "SELECT pg_advisory_lock(1)").await;
+    let lock = "BEGIN; LOCK TABLE worker_progress IN EXCLUSIVE MODE";
+    execute(&mut table, lock).await;
+    let mut command = place.paxflow(&["run"]);
+    command
+        .env("PAXFLOW_BATCH_MAX", "10")
+        .env("PAXFLOW_PREFETCH", "90");
+    let worker = Worker::start(command).await;
+    let taken = async || {
+        let ready = place.waiting(&place.topology.queue).await.ready;
+        PUBLISHED - i64::from(ready)
+    };
+    let assert_stays = async |limit: i64| {
+        until("it has all that it may have", async || {
+            (taken().await == limit).then_some(())
+        })
+        .await;
+        // Long enough to take the rest of the queue.
+        let watched = Instant::now();
+        while watched.elapsed() < Duration::from_secs(1) {
+            assert_eq!(taken().await, limit);
+        }
+    };
+    // What a worker begins with, until its first batch is through; then as much as it may beside that.
+    assert_stays(32).await;
+    execute(&mut table, "COMMIT").await;
+    assert_stays(32 + 90).await;
+    execute(&mut gate, "SELECT pg_advisory_unlock(1)").await;
+    place.committed_at_least(PUBLISHED).await;
+    worker.stop().await;
 }
 
 #[tokio::test]

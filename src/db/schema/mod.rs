@@ -18,7 +18,9 @@ mod hold;
 mod script;
 mod snapshot;
 
-use anyhow::{Context, Result};
+use std::pin::{Pin, pin};
+
+use anyhow::{Context, Result, anyhow};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
@@ -61,7 +63,8 @@ impl Change {
     }
 }
 
-/// Compares a desired schema with what revisions build, in two scratch databases on a server.
+/// Compares a desired schema with what revisions build, in two scratch databases on a server. They are
+/// dropped again, also when it is interrupted.
 ///
 /// # Errors
 /// If the server lets no database be made, or the desired schema or a revision fails there.
@@ -69,12 +72,14 @@ pub async fn autogenerate(
     server: &PgConnectOptions,
     desired_sql: &str,
     migrations: &Migrator,
+    interrupted: impl Future<Output = ()>,
 ) -> Result<Option<Change>> {
-    let desired = in_scratch_database(server, async |connection| {
+    let mut interrupted = pin!(interrupted);
+    let desired = in_scratch_database(server, interrupted.as_mut(), async |connection| {
         run_script(connection, desired_sql).await
     })
     .await?;
-    let current = in_scratch_database(server, async |connection| {
+    let current = in_scratch_database(server, interrupted.as_mut(), async |connection| {
         migrations
             .run(connection)
             .await
@@ -87,6 +92,7 @@ pub async fn autogenerate(
 /// The schema that something builds in a database of its own, which is dropped again.
 async fn in_scratch_database(
     server: &PgConnectOptions,
+    interrupted: Pin<&mut impl Future<Output = ()>>,
     build: impl AsyncFnOnce(&mut PgConnection) -> Result<()>,
 ) -> Result<Snapshot> {
     let name = format!(
@@ -106,7 +112,18 @@ async fn in_scratch_database(
     .with_context(|| {
         format!("cannot make a scratch database at {place}: the role needs CREATEDB")
     })?;
-    let built = build_there(&server.clone().database(&name), build).await;
+    let scratch = server.clone().database(&name);
+    let built = tokio::select! {
+        built = build_there(&scratch, build) => built,
+        () = interrupted => Err(anyhow!("interrupted: nothing is written")),
+    };
+    // What was interrupted may still be at work there.
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+    sqlx::query(ended)
+        .bind(&name)
+        .execute(&mut admin)
+        .await
+        .ok();
     let dropped = execute(&mut admin, format!("DROP DATABASE {name}")).await;
     admin.close().await.ok();
     let built = built?;

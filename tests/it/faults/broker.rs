@@ -6,7 +6,7 @@ use paxflow::sandbox::Shutdown;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use super::harness::{Rig, STOP_WITHIN, seeds, small_batches};
+use super::harness::{BACK_WITHIN, Rig, STOP_WITHIN, seeds, small_batches};
 use super::proxy::Cut;
 use super::wire::{COMMIT, CONSUME_ANSWERED, DELIVER};
 use crate::process::{Place, Worker, until};
@@ -138,6 +138,29 @@ async fn whatever_the_broker_ends_is_begun_again() {
         .await;
         let log = worker.log();
         assert!(log.contains("the broker ended the consumer"), "{log}");
+        assert_goes_on(&mut rig, &worker).await;
+        worker.stop().await;
+        rig.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_is_deleted_is_made_anew() {
+    for seed in seeds(1) {
+        let mut rig = Rig::new(seed).await;
+        let worker = Worker::start(small_batches(&rig.place)).await;
+        worker.ready().await;
+        rig.publish(30).await;
+        // What is in it is gone with it: nothing, by now.
+        rig.place.drained().await;
+        rig.hang_up();
+        rig.place.delete_queue().await;
+        let again = until("it consumes again", async || {
+            let sessions = worker.metric("paxflow_broker_sessions_total").await;
+            (sessions == 2.0).then_some(())
+        });
+        let again = tokio::time::timeout(BACK_WITHIN, again).await;
+        assert!(again.is_ok(), "liveness: {}", worker.log());
         assert_goes_on(&mut rig, &worker).await;
         worker.stop().await;
         rig.finish().await;
