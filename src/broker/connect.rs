@@ -25,16 +25,13 @@ pub(super) async fn connect(url: &Secret, purpose: &str) -> Result<Connection, B
     })?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
     let trusted = trusted(url, &uri)?;
-    let with_tls = uri.scheme == AMQPScheme::AMQPS;
+    let scheme = uri.scheme.clone();
     let properties =
         ConnectionProperties::default().with_connection_name(format!("paxflow {purpose}").into());
     let runtime = lapin::runtime::default_runtime()?;
     let connected = Connection::connect_uri_with_config(uri, properties, trusted, runtime);
     match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
-        Ok(Err(error)) if with_tls && has_no_roots(&error) => Err(BrokerError::Refused(format!(
-            "amqps needs the CAs that the system trusts: install ca-certificates, or correct SSL_CERT_FILE: {error}"
-        ))),
-        Ok(connected) => Ok(connected?),
+        Ok(connected) => connected.map_err(|error| explain(error, &scheme)),
         Err(_) => Err(BrokerError::Lost(format!(
             "no answer within {} s",
             CONNECT_TIMEOUT.as_secs()
@@ -54,12 +51,21 @@ fn parse(url: &Secret) -> Option<AMQPUri> {
     Some(uri)
 }
 
-/// Whether lapin found none of the system's CAs, which it wants also where the URL names another.
-fn has_no_roots(error: &lapin::Error) -> bool {
-    let ErrorKind::IOError(error) = error.kind() else {
-        return false;
+/// Over TLS the library wants the system's CAs, also where the URL names another.
+fn explain(error: lapin::Error, scheme: &AMQPScheme) -> BrokerError {
+    let has_no_roots = match error.kind() {
+        ErrorKind::IOError(error) => {
+            error.kind() == io::ErrorKind::NotFound
+                || error.to_string().contains("native certificates")
+        }
+        _ => false,
     };
-    error.kind() == io::ErrorKind::NotFound || error.to_string().contains("native certificates")
+    if has_no_roots && *scheme == AMQPScheme::AMQPS {
+        return BrokerError::Refused(format!(
+            "amqps needs the CAs that the system trusts: install ca-certificates, or correct SSL_CERT_FILE: {error}"
+        ));
+    }
+    error.into()
 }
 
 /// The CA that the URL names, in the parameter that RabbitMQ's own clients know. It is read for each
@@ -106,5 +112,19 @@ pub fn address(url: &Secret) -> String {
         format!("[{host}]:{port}{vhost}")
     } else {
         format!("{host}:{port}{vhost}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_found_without_tls_is_waited_for() {
+        let not_found = || io::Error::from(io::ErrorKind::NotFound).into();
+        let plain = explain(not_found(), &AMQPScheme::AMQP);
+        assert!(matches!(plain, BrokerError::Lost(_)), "{plain}");
+        let over_tls = explain(not_found(), &AMQPScheme::AMQPS);
+        assert!(matches!(over_tls, BrokerError::Refused(_)), "{over_tls}");
     }
 }

@@ -12,6 +12,7 @@ mod boot;
 mod canary;
 mod commands;
 mod contract;
+mod corpus;
 mod demo;
 mod doctor;
 mod events;

@@ -16,35 +16,36 @@ const FRAME_BYTES_AROUND: usize = 8;
 pub const CONTENT_TYPE: u16 = 1 << 15;
 pub const CONTENT_ENCODING: u16 = 1 << 14;
 pub const HEADERS: u16 = 1 << 13;
-pub const DELIVERY_MODE: u16 = 1 << 12;
 pub const PRIORITY: u16 = 1 << 11;
 pub const CORRELATION_ID: u16 = 1 << 10;
 pub const EXPIRATION: u16 = 1 << 8;
 pub const MESSAGE_ID: u16 = 1 << 7;
 
 /// A message as bytes.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Message {
-    pub exchange: String,
-    pub key: Vec<u8>,
+    exchange: String,
+    key: Vec<u8>,
     flags: u16,
     properties: Vec<u8>,
-    pub body: Vec<u8>,
+    body: Vec<u8>,
 }
 
 impl Message {
-    /// A persistent event with the right content type.
-    pub fn event(exchange: &str, key: &[u8], body: &[u8]) -> Self {
-        let message = Self {
+    /// A message without any property.
+    pub fn bare(exchange: &str, key: &[u8], body: &[u8]) -> Self {
+        Self {
             exchange: exchange.to_owned(),
             key: key.to_vec(),
             body: body.to_vec(),
             ..Self::default()
-        };
-        message.with(
-            CONTENT_TYPE,
-            &short(paxflow::event::CONTENT_TYPE.as_bytes()),
-        )
+        }
+    }
+
+    /// An event with the right content type.
+    pub fn event(exchange: &str, key: &[u8], body: &[u8]) -> Self {
+        let content_type = short(paxflow::event::CONTENT_TYPE.as_bytes());
+        Self::bare(exchange, key, body).with(CONTENT_TYPE, &content_type)
     }
 
     /// Adds a property; they come in the order of the flags.
