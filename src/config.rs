@@ -462,6 +462,9 @@ pub fn is_set(variable: &str) -> bool {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
