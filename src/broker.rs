@@ -30,9 +30,13 @@ pub use inspect::{Argument, Inspection, Object, Standing, inspect};
 
 /// A broker that does not answer a goodbye must not hold up a stop.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A channel that the broker closes at the moment of a question may leave it without an answer for ever.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a message may be delivered before it is dead-lettered. Below RabbitMQ 4.3 every lost
 /// connection counts against every message it held, so this is a backstop and far from tight.
 pub const DELIVERY_LIMIT: i32 = 50;
+/// Deliveries in hand after a start, see [`Subscription::widen`].
+const FIRST_PREFETCH: u16 = 1;
 /// What the queue is bound to: every event of the contract, of this version or a later one.
 const BINDING: &str = "airline.#";
 
@@ -255,18 +259,21 @@ impl Subscription {
     /// # Errors
     /// If the broker is away or refuses us.
     pub async fn open(url: &Secret, topology: &Topology) -> Result<Self, BrokerError> {
-        let prefetch = 1;
         let connection = connect(url, "worker").await?;
-        let channel = connection.create_channel().await?;
-        topology.declare(&channel).await?;
         let queue = topology.queue.clone();
-        let consumer = consume(&channel, &queue, prefetch).await?;
+        let (channel, consumer) = answered(async {
+            let channel = connection.create_channel().await?;
+            topology.declare(&channel).await?;
+            let consumer = consume(&channel, &queue, FIRST_PREFETCH).await?;
+            Ok((channel, consumer))
+        })
+        .await?;
         Ok(Self {
             connection,
             channel,
             consumer,
             wider: None,
-            prefetch,
+            prefetch: FIRST_PREFETCH,
             queue,
         })
     }
@@ -305,7 +312,8 @@ impl Subscription {
         let worth_it = prefetch >= self.prefetch.saturating_mul(2).min(max);
         if prefetch > self.prefetch && worth_it && self.wider.is_none() {
             self.cancel().await?;
-            self.wider = Some(consume(&self.channel, &self.queue, prefetch).await?);
+            let wider = answered(consume(&self.channel, &self.queue, prefetch)).await?;
+            self.wider = Some(wider);
             self.prefetch = prefetch;
         }
         Ok(())
@@ -351,6 +359,13 @@ impl Subscription {
         };
         tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.ok();
     }
+}
+
+async fn answered<T>(
+    question: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, question).await;
+    answer.unwrap_or_else(|_| Err(BrokerError::Lost("no answer".to_owned())))
 }
 
 async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
