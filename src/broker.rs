@@ -1,8 +1,9 @@
 //! The broker: the only module that knows AMQP.
 
+mod connect;
 mod inspect;
+mod received;
 
-use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -12,32 +13,35 @@ use lapin::options::{
     QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind,
-    ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, Consumer, ErrorKind, ExchangeKind,
 };
-use percent_encoding::percent_decode_str;
 
 use crate::batch::Delivery;
 use crate::config::Secret;
 use crate::tls;
 
+use connect::connect;
+use received::received;
+
+pub use connect::address;
 pub use inspect::{Argument, Inspection, Object, Standing, inspect};
 
-/// A peer that accepts a connection and says nothing would hold us for ever.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A broker that does not answer a goodbye must not hold up a stop.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A dead peer is noticed after two of them, in seconds.
-const HEARTBEAT_SECS: u16 = 10;
+/// A channel that the broker closes at the moment of a question may leave it without an answer for ever.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a message may be delivered before it is dead-lettered. Below RabbitMQ 4.3 every lost
 /// connection counts against every message it held, so this is a backstop and far from tight.
-const DELIVERY_LIMIT: i32 = 50;
+pub const DELIVERY_LIMIT: i32 = 50;
+/// Deliveries in hand after a start, see [`Subscription::widen`].
+const FIRST_PREFETCH: u16 = 1;
 /// What the queue is bound to: every event of the contract, of this version or a later one.
 const BINDING: &str = "airline.#";
+
+/// Log filter of the AMQP library: what it notices comes back as an error, and is told once, where it is handled.
+pub const LIBRARY_LOG: &str = "lapin=off";
 
 /// What went wrong between us and the broker.
 #[derive(Debug, thiserror::Error)]
@@ -48,44 +52,43 @@ pub enum BrokerError {
     /// Only a person can mend it.
     #[error("{0}")]
     Refused(String),
+    /// A message ended the connection, and does so each time it is delivered.
+    #[error("{0}")]
+    Unreadable(&'static str),
 }
 
 impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
-        if let ErrorKind::IOError(error) = error.kind() {
-            if let Some(problem) = tls::refusal(error) {
-                return Self::Refused(format!(
+        match error.kind() {
+            ErrorKind::IOError(io) => match tls::refusal(io) {
+                Some(problem) => Self::Refused(format!(
                     "{problem}: AMQP_URL has to lead to a TLS port (usually 5671), to name the host as the broker's certificate \
-                     does, and with ?cacertfile=FILE the CA, unless the system trusts it: {error}"
-                ));
-            }
-            if has_no_roots(error) {
-                return Self::Refused(format!(
-                    "amqps needs the CAs that the system trusts: install ca-certificates, or correct SSL_CERT_FILE: {error}"
-                ));
-            }
-        }
-        let refused = match error.kind() {
-            ErrorKind::ProtocolError(error) => matches!(
-                error.kind(),
-                AMQPErrorKind::Soft(
-                    AMQPSoftError::ACCESSREFUSED | AMQPSoftError::PRECONDITIONFAILED
-                ) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
+                     does, and with ?cacertfile=FILE the CA, unless the system trusts it: {io}"
+                )),
+                None => Self::Lost(error.to_string()),
+            },
+            // The library reads a frame whole or not at all, and then gives up the connection.
+            ErrorKind::ParsingError(_) => Self::Unreadable(
+                "a message cannot be read: its routing key, a property or the name of a header is not UTF-8",
             ),
-            ErrorKind::InvalidProtocolVersion(_) | ErrorKind::AuthProviderError(_) => true,
-            _ => false,
-        };
-        if refused {
-            Self::Refused(error.to_string())
-        } else {
-            Self::Lost(error.to_string())
+            ErrorKind::ProtocolError(problem) => match problem.kind() {
+                AMQPErrorKind::Soft(
+                    AMQPSoftError::ACCESSREFUSED | AMQPSoftError::PRECONDITIONFAILED,
+                )
+                | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+                    Self::Refused(error.to_string())
+                }
+                AMQPErrorKind::Hard(AMQPHardError::FRAMEERROR) => Self::Unreadable(
+                    "a message cannot be read: its headers do not fit into the frame that was agreed on",
+                ),
+                _ => Self::Lost(error.to_string()),
+            },
+            ErrorKind::InvalidProtocolVersion(_) | ErrorKind::AuthProviderError(_) => {
+                Self::Refused(error.to_string())
+            }
+            _ => Self::Lost(error.to_string()),
         }
     }
-}
-
-/// Whether lapin found none of the system's CAs, which it wants also where the URL names another.
-fn has_no_roots(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.to_string().contains("native certificates")
 }
 
 /// Where events come from: names of the exchange and the queue.
@@ -198,79 +201,6 @@ fn other_arguments(what: &str, name: &str, error: lapin::Error) -> BrokerError {
     }
 }
 
-/// Opens a connection. Its name tells operators what it is for.
-async fn connect(url: &Secret, purpose: &str) -> Result<Connection, BrokerError> {
-    let mut uri: AMQPUri = url.expose().parse().map_err(|_| {
-        BrokerError::Refused(
-            "AMQP_URL cannot be read: expected amqp://user:password@host:5672/vhost".to_owned(),
-        )
-    })?;
-    uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
-    let trusted = trusted(url, &uri)?;
-    let properties =
-        ConnectionProperties::default().with_connection_name(format!("paxflow {purpose}").into());
-    let runtime = lapin::runtime::default_runtime()?;
-    let connected = Connection::connect_uri_with_config(uri, properties, trusted, runtime);
-    match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
-        Ok(connected) => Ok(connected?),
-        Err(_) => Err(BrokerError::Lost(format!(
-            "no answer within {} s",
-            CONNECT_TIMEOUT.as_secs()
-        ))),
-    }
-}
-
-/// The CA that the URL names, in the parameter that RabbitMQ's own clients know. It is read for each
-/// connection, so that a new one needs no restart.
-fn trusted(url: &Secret, uri: &AMQPUri) -> Result<OwnedTLSConfig, BrokerError> {
-    let query = url.expose().split_once('?').map_or("", |(_, query)| query);
-    let named = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("cacertfile="));
-    let Some(path) = named else {
-        return Ok(OwnedTLSConfig::default());
-    };
-    if uri.scheme != AMQPScheme::AMQPS {
-        return Err(BrokerError::Refused(
-            "AMQP_URL names a cacertfile and asks for no TLS: begin it with amqps://".to_owned(),
-        ));
-    }
-    let path = percent_decode_str(path).decode_utf8_lossy();
-    match std::fs::read_to_string(&*path) {
-        Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(OwnedTLSConfig {
-            cert_chain: Some(pem),
-            ..OwnedTLSConfig::default()
-        }),
-        Ok(_) => Err(BrokerError::Refused(format!(
-            "{path}, the cacertfile in AMQP_URL, holds no certificate: give it in PEM form"
-        ))),
-        Err(error) => Err(BrokerError::Refused(format!(
-            "cannot read {path}, the cacertfile in AMQP_URL: {error}"
-        ))),
-    }
-}
-
-/// Where a broker is, to be shown to people: never its password.
-pub fn address(url: &Secret) -> String {
-    match url.expose().parse::<AMQPUri>() {
-        Ok(uri) => format!(
-            "{}:{}{}",
-            uri.authority.host,
-            uri.authority.port,
-            vhost_path(&uri.vhost)
-        ),
-        Err(_) => "an unreadable AMQP_URL".to_owned(),
-    }
-}
-
-fn vhost_path(vhost: &str) -> String {
-    if vhost == "/" {
-        String::new()
-    } else {
-        format!("/{vhost}")
-    }
-}
-
 /// How a queue stands.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueState {
@@ -319,29 +249,31 @@ pub struct Subscription {
     consumer: Consumer,
     /// Consumes in place of `consumer` once that one has ended.
     wider: Option<Consumer>,
+    prefetch: u16,
     queue: String,
 }
 
 impl Subscription {
-    /// Connects, declares the topology and consumes with at most `prefetch` unacknowledged deliveries.
+    /// Connects, declares the topology and consumes, one delivery at a time.
     ///
     /// # Errors
     /// If the broker is away or refuses us.
-    pub async fn open(
-        url: &Secret,
-        topology: &Topology,
-        prefetch: u16,
-    ) -> Result<Self, BrokerError> {
+    pub async fn open(url: &Secret, topology: &Topology) -> Result<Self, BrokerError> {
         let connection = connect(url, "worker").await?;
-        let channel = connection.create_channel().await?;
-        topology.declare(&channel).await?;
         let queue = topology.queue.clone();
-        let consumer = consume(&channel, &queue, prefetch).await?;
+        let (channel, consumer) = answered(async {
+            let channel = connection.create_channel().await?;
+            topology.declare(&channel).await?;
+            let consumer = consume(&channel, &queue, FIRST_PREFETCH).await?;
+            Ok((channel, consumer))
+        })
+        .await?;
         Ok(Self {
             connection,
             channel,
             consumer,
             wider: None,
+            prefetch: FIRST_PREFETCH,
             queue,
         })
     }
@@ -367,14 +299,23 @@ impl Subscription {
         }
     }
 
-    /// Goes on with a larger prefetch. The first batches after a start are small, so that a worker
-    /// that crashes on them has not burned an attempt of thousands of messages.
+    /// Goes on with a prefetch of as many deliveries as were settled since the start, at most `max`.
+    ///
+    /// A message that ends the connection, or the whole process, counts against every delivery in hand.
+    /// As those are no more than what was settled before, each time half of the way to it is cleared:
+    /// its neighbours burn a few attempts, and in the end it stands alone.
     ///
     /// # Errors
     /// If the connection is lost.
-    pub async fn widen(&mut self, prefetch: u16) -> Result<(), BrokerError> {
-        self.cancel().await?;
-        self.wider = Some(consume(&self.channel, &self.queue, prefetch).await?);
+    pub async fn widen(&mut self, settled: u64, max: u16) -> Result<(), BrokerError> {
+        let prefetch = u16::try_from(settled).unwrap_or(u16::MAX).min(max);
+        let worth_it = prefetch >= self.prefetch.saturating_mul(2).min(max);
+        if prefetch > self.prefetch && worth_it && self.wider.is_none() {
+            self.cancel().await?;
+            let wider = answered(consume(&self.channel, &self.queue, prefetch)).await?;
+            self.wider = Some(wider);
+            self.prefetch = prefetch;
+        }
         Ok(())
     }
 
@@ -420,6 +361,13 @@ impl Subscription {
     }
 }
 
+async fn answered<T>(
+    question: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, question).await;
+    answer.unwrap_or_else(|_| Err(BrokerError::Lost("no answer".to_owned())))
+}
+
 async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
     channel
         .basic_qos(prefetch, BasicQosOptions::default())
@@ -433,60 +381,6 @@ async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<Consum
         )
         .await?;
     Ok(consumer)
-}
-
-fn received(delivery: lapin::message::Delivery) -> Delivery {
-    let properties = &delivery.properties;
-    let text = |value: &Option<ShortString>| value.as_ref().map(|value| storable(value.as_str()));
-    Delivery {
-        tag: delivery.delivery_tag,
-        exchange: delivery.exchange.to_string(),
-        routing_key: storable(delivery.routing_key.as_str()),
-        content_type: text(properties.content_type()),
-        content_encoding: text(properties.content_encoding()),
-        message_id: text(properties.message_id()),
-        headers: properties
-            .headers()
-            .as_ref()
-            .map(headers_as_json)
-            .unwrap_or_default(),
-        body: delivery.data,
-    }
-}
-
-fn headers_as_json(headers: &FieldTable) -> serde_json::Map<String, serde_json::Value> {
-    headers
-        .into_iter()
-        .map(|(name, value)| (storable(name.as_str()), value_as_json(value)))
-        .collect()
-}
-
-fn value_as_json(value: &AMQPValue) -> serde_json::Value {
-    match value {
-        AMQPValue::Boolean(value) => (*value).into(),
-        AMQPValue::ShortShortInt(value) => (*value).into(),
-        AMQPValue::ShortShortUInt(value) => (*value).into(),
-        AMQPValue::ShortInt(value) => (*value).into(),
-        AMQPValue::ShortUInt(value) => (*value).into(),
-        AMQPValue::LongInt(value) => (*value).into(),
-        AMQPValue::LongUInt(value) => (*value).into(),
-        AMQPValue::LongLongInt(value) => (*value).into(),
-        AMQPValue::Float(value) => (*value).into(),
-        AMQPValue::Double(value) => (*value).into(),
-        AMQPValue::DecimalValue(value) => format!("{}e-{}", value.value, value.scale).into(),
-        AMQPValue::ShortString(value) => storable(value.as_str()).into(),
-        AMQPValue::LongString(value) => storable(&String::from_utf8_lossy(value.as_bytes())).into(),
-        AMQPValue::FieldArray(values) => values.as_slice().iter().map(value_as_json).collect(),
-        AMQPValue::Timestamp(value) => (*value).into(),
-        AMQPValue::FieldTable(table) => headers_as_json(table).into(),
-        AMQPValue::ByteArray(bytes) => storable(&String::from_utf8_lossy(bytes.as_slice())).into(),
-        AMQPValue::Void => serde_json::Value::Null,
-    }
-}
-
-/// PostgreSQL's text has no NUL.
-fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }
 
 /// A connection that publishes with confirms.

@@ -456,6 +456,14 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
     }
 }
 
+/// Whether a variable that is no setting of ours is set.
+pub fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some()
+}
+
+#[cfg(test)]
+mod properties;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
+use crate::broker;
 use crate::config::{Config, LogFormat};
 
 /// Deliveries received from the broker, by every worker process since its start.
@@ -27,6 +28,8 @@ pub const COMMIT_SECONDS: &str = "paxflow_batch_commit_seconds";
 pub const RETRIES: &str = "paxflow_batch_retries_total";
 /// Connections made to the broker.
 pub const BROKER_SESSIONS: &str = "paxflow_broker_sessions_total";
+/// Deliveries that ended the connection because they cannot be read.
+pub const UNREADABLE: &str = "paxflow_deliveries_unreadable_total";
 /// Whether broker and database are connected.
 pub const UP: &str = "paxflow_connection_up";
 /// Time of the newest event that was committed.
@@ -45,7 +48,7 @@ pub const DRIFT_ROWS: &str = "paxflow_drift_rows";
 /// # Errors
 /// If `PAXFLOW_LOG` is not a filter.
 pub fn start_logging(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
+    let filter = EnvFilter::try_new(format!("{},{}", broker::LIBRARY_LOG, config.log))
         .context("PAXFLOW_LOG has a wrong value: expected a filter such as info or paxflow=debug (default: info)")?;
     let on_terminal = std::io::stderr().is_terminal();
     let format = config.log_format.unwrap_or(if on_terminal {
@@ -123,6 +126,11 @@ fn describe() {
         BROKER_SESSIONS,
         Unit::Count,
         "Connections made to the broker"
+    );
+    describe_counter!(
+        UNREADABLE,
+        Unit::Count,
+        "Deliveries that could not be read and ended the connection: the broker dead-letters such a message in the end"
     );
     describe_gauge!(
         UP,

@@ -17,14 +17,15 @@ use tracing::{error, info, warn};
 use crate::apply::{self, Batch};
 use crate::backoff::Backoff;
 use crate::batch::{Delivery, VerdictCounts};
-use crate::broker::{BrokerError, Subscription, Topology};
+use crate::broker::{BrokerError, DELIVERY_LIMIT, Subscription, Topology};
 use crate::config::Secret;
 use crate::db::{self, Fault, fault_of};
 use crate::health::Health;
 use crate::telemetry;
 
-/// Deliveries in hand after a start, until the first batch has been acknowledged.
-const FIRST_PREFETCH: u16 = 32;
+/// A message that cannot be read is asked for again after so long: it has to come [`DELIVERY_LIMIT`] times
+/// before the broker dead-letters it, and holds up the others meanwhile.
+const UNREADABLE_WAIT: Duration = Duration::from_millis(100);
 /// A batch takes no more once it holds this many bytes of bodies.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// A batch that cannot be committed for so long goes back to the broker, far before the broker's
@@ -98,13 +99,13 @@ pub async fn run(worker: &Worker, mut stop: Stop) -> Result<()> {
 
 async fn sessions(worker: &Worker, stop: &mut Stop) -> Result<()> {
     let mut backoff = Backoff::default();
+    let mut told = false;
     loop {
         if !database_answers(worker, stop).await? {
             return Ok(());
         }
-        let prefetch = FIRST_PREFETCH.min(worker.prefetch);
         let opened = tokio::select! {
-            opened = Subscription::open(&worker.amqp_url, &worker.topology, prefetch) => opened,
+            opened = Subscription::open(&worker.amqp_url, &worker.topology) => opened,
             // Nothing is in hand yet, so nothing is lost with a connection half made.
             () = stop.requested() => return Ok(()),
         };
@@ -113,33 +114,53 @@ async fn sessions(worker: &Worker, stop: &mut Stop) -> Result<()> {
                 info!(queue = worker.topology.queue, "consuming");
                 counter!(telemetry::BROKER_SESSIONS).increment(1);
                 worker.health.broker(Ok(()));
-                let session = Session::new(worker, subscription);
-                match session.consume(stop).await? {
+                match Session::new(worker, subscription).consume(stop).await? {
                     End::Stopped => return Ok(()),
-                    End::Lost { reason, progressed } => {
-                        if progressed {
+                    End::Lost { error, settled } => {
+                        if settled > 0 {
                             backoff = Backoff::default();
+                            told = false;
                         }
-                        reason
+                        error
                     }
                 }
             }
-            Err(BrokerError::Lost(reason)) => reason,
             Err(BrokerError::Refused(reason)) => {
                 bail!("the broker refuses to work with us (AMQP_URL): {reason}")
             }
+            Err(error) => error,
         };
-        worker.health.broker(Err(lost.clone()));
-        let wait = backoff.next_wait();
-        warn!(
-            reason = lost,
-            retry_in_ms = wait.as_millis() as u64,
-            "waiting for the broker"
-        );
+        worker.health.broker(Err(lost.to_string()));
+        let wait = match lost {
+            BrokerError::Unreadable(reason) => {
+                if !told {
+                    tell_unreadable(worker, reason);
+                    told = true;
+                }
+                counter!(telemetry::UNREADABLE).increment(1);
+                UNREADABLE_WAIT
+            }
+            // A broker that ended a session it had accepted (queue deleted, time-out) is asked again.
+            BrokerError::Lost(reason) | BrokerError::Refused(reason) => {
+                let wait = backoff.next_wait();
+                let retry_in_ms = wait.as_millis() as u64;
+                warn!(reason, retry_in_ms, "waiting for the broker");
+                wait
+            }
+        };
         if stop.requested_within(wait).await {
             return Ok(());
         }
     }
+}
+
+fn tell_unreadable(worker: &Worker, reason: &str) {
+    warn!(
+        queue = worker.topology.queue,
+        dead_letters = worker.topology.dead_letters(),
+        reason,
+        "each delivery of it ends the connection: after {DELIVERY_LIMIT} the broker moves it to the dead-letter queue"
+    );
 }
 
 /// Waits until the database answers, before any delivery is taken; `false` if told to stop.
@@ -176,7 +197,7 @@ async fn ping(worker: Worker) {
 /// How a session with the broker ended.
 enum End {
     Stopped,
-    Lost { reason: String, progressed: bool },
+    Lost { error: BrokerError, settled: u64 },
 }
 
 /// What became of a batch.
@@ -211,7 +232,7 @@ struct Session<'w> {
     linger: Pin<Box<Sleep>>,
     /// Runs out when a stop has taken too long.
     stop_limit: Option<Pin<Box<Sleep>>>,
-    progressed: bool,
+    settled: u64,
 }
 
 impl<'w> Session<'w> {
@@ -224,7 +245,7 @@ impl<'w> Session<'w> {
             committing: None,
             linger: Box::pin(tokio::time::sleep(Duration::ZERO)),
             stop_limit: None,
-            progressed: false,
+            settled: 0,
         }
     }
 
@@ -243,7 +264,7 @@ impl<'w> Session<'w> {
                 Step::Flush => self.flush(stop.clone()),
                 Step::Settle(outcome) => match outcome? {
                     Outcome::Committed { last_tag, events } => {
-                        if let Err(error) = self.settle(last_tag).await {
+                        if let Err(error) = self.settle(last_tag, events).await {
                             counter!(telemetry::ACKS_LOST).increment(events);
                             return self.lost(error).await;
                         }
@@ -321,13 +342,12 @@ impl<'w> Session<'w> {
         self.committing = Some(tokio::spawn(commit(self.worker.clone(), batch, stop)));
     }
 
-    async fn settle(&mut self, last_tag: u64) -> Result<(), BrokerError> {
+    async fn settle(&mut self, last_tag: u64, events: u64) -> Result<(), BrokerError> {
         self.subscription.ack_up_to(last_tag).await?;
-        if !self.progressed {
-            self.progressed = true;
-            if self.worker.prefetch > FIRST_PREFETCH && self.stop_limit.is_none() {
-                self.subscription.widen(self.worker.prefetch).await?;
-            }
+        self.settled += events;
+        if self.stop_limit.is_none() {
+            let max = self.worker.prefetch;
+            self.subscription.widen(self.settled, max).await?;
         }
         Ok(())
     }
@@ -347,10 +367,9 @@ impl<'w> Session<'w> {
         if self.stop_limit.is_some() {
             return Ok(End::Stopped);
         }
-        // A broker that ended a session it had accepted (queue deleted, time-out) is asked again.
         Ok(End::Lost {
-            reason: error.to_string(),
-            progressed: self.progressed,
+            error,
+            settled: self.settled,
         })
     }
 
@@ -368,8 +387,8 @@ impl<'w> Session<'w> {
             return End::Stopped;
         }
         End::Lost {
-            reason: "handed back while the database is away".to_owned(),
-            progressed: self.progressed,
+            error: BrokerError::Lost("handed back while the database is away".to_owned()),
+            settled: self.settled,
         }
     }
 }

@@ -140,7 +140,10 @@ fn run_command(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => {
             with_runtime(async |config| demo::run(&arguments, config).await)
         }
-        Command::Run => with_runtime(run::run),
+        Command::Run => {
+            run::with_deep_stacks();
+            with_runtime(run::run)
+        }
         Command::Publish(arguments) => {
             with_runtime(async |config| publish::run(&arguments, &config).await)
         }

@@ -1,6 +1,7 @@
 //! `paxflow run`: boot, work, stop.
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use chrono::Utc;
@@ -20,6 +21,28 @@ use crate::{apply, http, telemetry};
 
 /// Exit code of a worker that was told twice to stop.
 const STOPPED_AT_ONCE: i32 = 130;
+
+/// Where Rust's threads take the size of their stacks from.
+const STACK_VARIABLE: &str = "RUST_MIN_STACK";
+/// Enough for headers that are nested as deep as a frame of 128 KiB has room for: 26,000 levels. The pages
+/// are taken only when they are used.
+const STACK_MIB: usize = if cfg!(debug_assertions) { 256 } else { 64 };
+
+/// Starts the program anew, as the same process, with room for deeply nested headers: the AMQP library
+/// reads them by recursion, on a thread of its own that takes the size of its stack from the environment
+/// alone. With the usual 2 MiB one message of 12 KB would abort the process.
+pub(super) fn with_deep_stacks() {
+    if crate::config::is_set(STACK_VARIABLE) {
+        return;
+    }
+    if let Ok(program) = std::env::current_exe() {
+        // Returns only if it fails; then the program goes on as it is.
+        let _ = Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .env(STACK_VARIABLE, (STACK_MIB << 20).to_string())
+            .exec();
+    }
+}
 
 pub(super) async fn run(config: Config) -> Result<ExitCode> {
     let metrics = telemetry::start_metrics()?;

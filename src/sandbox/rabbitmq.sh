@@ -1,5 +1,7 @@
-# Past Debian's wrapper in /usr/sbin, which insists on root or the user rabbitmq.
-PATH=/usr/lib/rabbitmq/bin:$PATH
+# Past Debian's wrapper in /usr/sbin, which insists on root or the user rabbitmq, unless PATH leads to another one.
+case $(command -v rabbitmq-server) in
+'' | /sbin/* | /usr/sbin/*) PATH=/usr/lib/rabbitmq/bin:$PATH ;;
+esac
 last_signal=KILL
 
 # An epmd of our own: the machine's may be missing, or belong to somebody's broker.

@@ -201,6 +201,55 @@ async fn wrong_credentials_and_names_end_the_boot_without_the_password() {
     }
 }
 
+/// A name that nobody answers for may be a broker that is not there yet.
+#[tokio::test]
+async fn a_broker_whose_name_is_unknown_is_waited_for() {
+    let database = Database::new().await;
+    let place = Place {
+        amqp_url: "amqp://paxflow:x@broker.invalid:5672/%2f".to_owned(),
+        ..place(&database)
+    };
+    let worker = place.boot().await;
+    until("it has tried twice", async || {
+        let log = worker.log();
+        (log.matches("waiting for the broker").count() > 1).then_some(())
+    })
+    .await;
+    let reason = worker.unready().await;
+    assert!(reason.starts_with("broker: "), "{reason}");
+    worker.stop().await;
+}
+
+/// The only broker listens on the loopback address of IPv4.
+#[tokio::test]
+async fn an_ipv6_address_of_the_broker_leads_there_and_nowhere_else() {
+    let database = Database::new().await;
+    let good = place(&database);
+    let (user, server) = good.amqp_url.split_once('@').unwrap();
+    let (host, rest) = server.split_once(':').unwrap();
+    assert_eq!(host, "127.0.0.1");
+    let mapped = Place {
+        amqp_url: format!("{user}@[::ffff:127.0.0.1]:{rest}"),
+        ..good.clone()
+    };
+    let worker = mapped.worker().await;
+    assert!(worker.log().contains("\"broker\":\"[::ffff:127.0.0.1]:"));
+    worker.stop().await;
+    let elsewhere = Place {
+        amqp_url: format!("{user}@[::1]:{rest}"),
+        ..good
+    };
+    let worker = elsewhere.boot().await;
+    until("it does not go to localhost", async || {
+        worker
+            .log()
+            .contains("waiting for the broker")
+            .then_some(())
+    })
+    .await;
+    worker.stop().await;
+}
+
 #[tokio::test]
 async fn a_worker_without_the_right_to_change_the_schema_runs() {
     let database = Database::new().await;

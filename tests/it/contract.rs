@@ -353,6 +353,11 @@ async fn a_refused_row_costs_few_extra_tries_wherever_it_stands() {
     }
     assert_eq!(good_stored(&place).await, 3 * (BATCH as i64 - 1));
     place.assert_exact().await;
+    // All of them: halving ends when each stands alone.
+    let refused: Vec<_> = (0..BATCH).map(boom).collect();
+    assert_eq!(applier.apply(&refused).await.total(), BATCH as u64);
+    let after = place.number("SELECT last_value FROM tries").await;
+    assert!(after - before <= 2 * BATCH as i64, "{}", after - before);
 }
 
 #[tokio::test]

@@ -129,6 +129,12 @@ async fn a_second_sigterm_leaves_at_once_and_loses_nothing() {
         .execute(&mut *lock)
         .await
         .unwrap();
+    until("one of them waits", async || {
+        let waiting = "SELECT count(*) FROM pg_locks
+                       WHERE relation = 'bookings'::regclass AND NOT granted";
+        (place.number(waiting).await > 0).then_some(())
+    })
+    .await;
     worker.signal("TERM");
     until("it says that it stops", async || {
         worker.log().contains("told to stop").then_some(())

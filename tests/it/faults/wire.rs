@@ -30,6 +30,11 @@ pub const DECLARE: Point = "queue.declare";
 /// The worker has a queue to consume.
 pub const CONSUME_ANSWERED: Point = "basic.consume answered";
 
+/// An event goes to the worker that a test takes for a deadly one.
+pub const DEADLY: Point = "deadly event";
+/// What a deadly event holds.
+pub const DEADLY_TEXT: &str = "\"booking_id\":\"C0B13\"";
+
 /// The statements of a batch in the order in which they are sent.
 pub const STATEMENTS: [(Point, &str); 10] = [
     (
@@ -190,6 +195,12 @@ fn text(bytes: &[u8]) -> &[u8] {
 
 fn amqp_point(frame: &[u8]) -> Option<Point> {
     const METHOD: u8 = 1;
+    const BODY: u8 = 3;
+    if frame[0] == BODY {
+        let deadly = DEADLY_TEXT.as_bytes();
+        let is_deadly = frame.windows(deadly.len()).any(|bytes| bytes == deadly);
+        return is_deadly.then_some(DEADLY);
+    }
     if frame[0] != METHOD {
         return None;
     }

@@ -1,0 +1,130 @@
+//! Connections: where the URL leads, and whether the broker there can be trusted.
+
+use std::io;
+use std::time::Duration;
+
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connection, ConnectionProperties, ErrorKind};
+use percent_encoding::percent_decode_str;
+
+use super::BrokerError;
+use crate::config::Secret;
+
+/// A peer that accepts a connection and says nothing would hold us for ever.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A dead peer is noticed after two of them, in seconds.
+const HEARTBEAT_SECS: u16 = 10;
+
+/// Opens a connection. Its name tells operators what it is for.
+pub(super) async fn connect(url: &Secret, purpose: &str) -> Result<Connection, BrokerError> {
+    let mut uri = parse(url).ok_or_else(|| {
+        BrokerError::Refused(
+            "AMQP_URL cannot be read: expected amqp://user:password@host:5672/vhost".to_owned(),
+        )
+    })?;
+    uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
+    let trusted = trusted(url, &uri)?;
+    let scheme = uri.scheme.clone();
+    let properties =
+        ConnectionProperties::default().with_connection_name(format!("paxflow {purpose}").into());
+    let runtime = lapin::runtime::default_runtime()?;
+    let connected = Connection::connect_uri_with_config(uri, properties, trusted, runtime);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
+        Ok(connected) => connected.map_err(|error| explain(error, &scheme)),
+        Err(_) => Err(BrokerError::Lost(format!(
+            "no answer within {} s",
+            CONNECT_TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+/// Reads the URL. Its parser drops an IPv6 address, which would lead to localhost.
+fn parse(url: &Secret) -> Option<AMQPUri> {
+    let mut uri: AMQPUri = url.expose().parse().ok()?;
+    let (_, rest) = url.expose().split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        uri.authority.host = address.to_owned();
+    }
+    Some(uri)
+}
+
+/// Over TLS the library wants the system's CAs, also where the URL names another.
+fn explain(error: lapin::Error, scheme: &AMQPScheme) -> BrokerError {
+    let has_no_roots = match error.kind() {
+        ErrorKind::IOError(error) => {
+            error.kind() == io::ErrorKind::NotFound
+                || error.to_string().contains("native certificates")
+        }
+        _ => false,
+    };
+    if has_no_roots && *scheme == AMQPScheme::AMQPS {
+        return BrokerError::Refused(format!(
+            "amqps needs the CAs that the system trusts: install ca-certificates, or correct SSL_CERT_FILE: {error}"
+        ));
+    }
+    error.into()
+}
+
+/// The CA that the URL names, in the parameter that RabbitMQ's own clients know. It is read for each
+/// connection, so that a new one needs no restart.
+fn trusted(url: &Secret, uri: &AMQPUri) -> Result<OwnedTLSConfig, BrokerError> {
+    let query = url.expose().split_once('?').map_or("", |(_, query)| query);
+    let named = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("cacertfile="));
+    let Some(path) = named else {
+        return Ok(OwnedTLSConfig::default());
+    };
+    if uri.scheme != AMQPScheme::AMQPS {
+        return Err(BrokerError::Refused(
+            "AMQP_URL names a cacertfile and asks for no TLS: begin it with amqps://".to_owned(),
+        ));
+    }
+    let path = percent_decode_str(path).decode_utf8_lossy();
+    match std::fs::read_to_string(&*path) {
+        Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(OwnedTLSConfig {
+            cert_chain: Some(pem),
+            ..OwnedTLSConfig::default()
+        }),
+        Ok(_) => Err(BrokerError::Refused(format!(
+            "{path}, the cacertfile in AMQP_URL, holds no certificate: give it in PEM form"
+        ))),
+        Err(error) => Err(BrokerError::Refused(format!(
+            "cannot read {path}, the cacertfile in AMQP_URL: {error}"
+        ))),
+    }
+}
+
+/// Where a broker is, to be shown to people: never its password.
+pub fn address(url: &Secret) -> String {
+    let Some(uri) = parse(url) else {
+        return "an unreadable AMQP_URL".to_owned();
+    };
+    let (host, port) = (&uri.authority.host, uri.authority.port);
+    let vhost = match uri.vhost.as_str() {
+        "/" => String::new(),
+        vhost => format!("/{vhost}"),
+    };
+    if host.contains(':') {
+        format!("[{host}]:{port}{vhost}")
+    } else {
+        format!("{host}:{port}{vhost}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_found_without_tls_is_waited_for() {
+        let not_found = || io::Error::from(io::ErrorKind::NotFound).into();
+        let plain = explain(not_found(), &AMQPScheme::AMQP);
+        assert!(matches!(plain, BrokerError::Lost(_)), "{plain}");
+        let over_tls = explain(not_found(), &AMQPScheme::AMQPS);
+        assert!(matches!(over_tls, BrokerError::Refused(_)), "{over_tls}");
+    }
+}
