@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
 use paxflow::broker;
-use paxflow::config::{Config, Secret};
+use paxflow::config::Config;
 
 const PASSWORD: &str = "canary-password";
 
@@ -17,7 +17,13 @@ fuzz_target!(|input: &str| {
     }
     let mut variables = HashMap::new();
     for (name, value) in input.lines().filter_map(|line| line.split_once('=')) {
-        let value = value.replacen("://", &format!("://user:{PASSWORD}@"), 1);
+        // Only a URL is a secret, where it has a scheme and then a user.
+        let value = match value.split_once("://") {
+            Some((scheme, rest)) if name.ends_with("_URL") && !scheme.contains(['/', '?', '#']) => {
+                format!("{scheme}://user:{PASSWORD}@{rest}")
+            }
+            _ => value.to_owned(),
+        };
         variables.insert(name, value);
     }
     // A file that a setting names could be one that never ends.
@@ -26,12 +32,11 @@ fuzz_target!(|input: &str| {
         variables.get(name).filter(|_| !is_file).cloned()
     });
     let said = match read {
-        Ok(config) => format!("{config:?}"),
+        Ok(config) => {
+            let broker = config.amqp_url().map(broker::address);
+            format!("{config:?} {}", broker.unwrap_or_default())
+        }
         Err(error) => format!("{error:?} {error:#}"),
     };
     assert!(!said.contains(PASSWORD), "{said}");
-    if let Some(url) = variables.get("AMQP_URL") {
-        let said = broker::address(&Secret::new(url.as_str()));
-        assert!(!said.contains(PASSWORD), "{said}");
-    }
 });
