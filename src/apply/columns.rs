@@ -7,8 +7,8 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
 use sqlx::{Encode, Postgres, Type};
 
-/// An array in the form in which it is sent: every value is encoded once, where it is found. A vector of
-/// options would first be filled, then encoded element by element, at three times the cost.
+/// An array in the form in which it is sent: every value is encoded where it is found, with no vector of
+/// options in between.
 pub(super) struct Column<T> {
     values: PgArgumentBuffer,
     rows: i32,
