@@ -51,7 +51,8 @@ fn parse(url: &Secret) -> Option<AMQPUri> {
     Some(uri)
 }
 
-/// Over TLS the library wants the system's CAs, also where the URL names another.
+/// Over TLS the library wants the system's CAs, also where the URL names another. What cannot be read before
+/// there is a connection is no message.
 fn explain(error: lapin::Error, scheme: &AMQPScheme) -> BrokerError {
     let has_no_roots = match error.kind() {
         ErrorKind::IOError(error) => {
@@ -65,7 +66,13 @@ fn explain(error: lapin::Error, scheme: &AMQPScheme) -> BrokerError {
             "amqps needs the CAs that the system trusts: install ca-certificates, or correct SSL_CERT_FILE: {error}"
         ));
     }
-    error.into()
+    match error.into() {
+        BrokerError::Unreadable(_) => BrokerError::Lost(
+            "what answers there does not speak AMQP 0-9-1: correct host and port in AMQP_URL"
+                .to_owned(),
+        ),
+        error => error,
+    }
 }
 
 /// The CA that the URL names, in the parameter that RabbitMQ's own clients know. It is read for each

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use paxflow::db;
 use sqlx::{AssertSqlSafe, Connection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::process::{Place, Worker, database_url, place, ran, until};
@@ -247,6 +249,39 @@ async fn an_ipv6_address_of_the_broker_leads_there_and_nowhere_else() {
             .then_some(())
     })
     .await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_something_else_is_named_and_asked_again_with_patience() {
+    let database = Database::new().await;
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = other.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = other.accept().await {
+            let mut greeting = [0; 8];
+            client.read_exact(&mut greeting).await.ok();
+            client
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .await
+                .ok();
+        }
+    });
+    let elsewhere = Place {
+        amqp_url: format!("amqp://paxflow:x@{address}/%2f"),
+        ..place(&database)
+    };
+    let worker = elsewhere.boot().await;
+    until("it waits for the broker", async || {
+        worker
+            .log()
+            .contains(
+                "does not speak AMQP 0-9-1: correct host and port in AMQP_URL\",\"retry_in_ms\"",
+            )
+            .then_some(())
+    })
+    .await;
+    assert!(!worker.log().contains("dead_letters"), "{}", worker.log());
     worker.stop().await;
 }
 
