@@ -115,7 +115,7 @@ fn describe() {
     describe_histogram!(
         COMMIT_SECONDS,
         Unit::Seconds,
-        "Time from taking up a batch to its commit, retries included"
+        "Time from the first try of a batch to its commit, retries included"
     );
     describe_counter!(
         RETRIES,

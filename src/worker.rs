@@ -1,7 +1,9 @@
 //! The loop: choose what is next; flush = apply, commit, acknowledge; retry, pause or stop.
 //!
-//! While one batch commits the next one gathers, so batches are as large as the load makes them.
+//! While one batch commits the next one gathers, so batches are as large as the load makes them; one that is
+//! full is decoded meanwhile. Transactions follow one another: a batch begins when the one before it has committed.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
 use sqlx::postgres::PgPool;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use tracing::{error, info, warn};
@@ -26,6 +28,10 @@ use crate::telemetry;
 /// A message that cannot be read is asked for again after so long: it has to come [`DELIVERY_LIMIT`] times
 /// before the broker dead-letters it, and holds up the others meanwhile.
 const UNREADABLE_WAIT: Duration = Duration::from_millis(100);
+/// While a batch commits, what has arrived is taken so often: nobody is woken for each delivery.
+const GATHER_EVERY: Duration = Duration::from_millis(5);
+/// A batch that commits, and one that is decoded meanwhile.
+const BATCHES_AT_WORK_MAX: usize = 2;
 /// A batch takes no more once it holds this many bytes of bodies.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// A batch that cannot be committed for so long goes back to the broker, far before the broker's
@@ -215,6 +221,7 @@ enum Outcome {
 /// What the loop does next.
 enum Step {
     Receive(Result<Delivery, BrokerError>),
+    Look,
     Settle(Result<Outcome>),
     Flush,
     Stop,
@@ -227,7 +234,10 @@ struct Session<'w> {
     subscription: Subscription,
     gathered: Vec<Delivery>,
     gathered_bytes: usize,
-    committing: Option<JoinHandle<Result<Outcome>>>,
+    /// Batches on their way into the database, the first one in its transaction.
+    at_work: VecDeque<JoinHandle<Result<Outcome>>>,
+    /// Tells when the last of them has committed.
+    last_committed: Option<oneshot::Receiver<()>>,
     /// Runs out when a batch that is not full has waited long enough.
     linger: Pin<Box<Sleep>>,
     /// Runs out when a stop has taken too long.
@@ -242,7 +252,8 @@ impl<'w> Session<'w> {
             subscription,
             gathered: Vec::new(),
             gathered_bytes: 0,
-            committing: None,
+            at_work: VecDeque::new(),
+            last_committed: None,
             linger: Box::pin(tokio::time::sleep(Duration::ZERO)),
             stop_limit: None,
             settled: 0,
@@ -251,7 +262,7 @@ impl<'w> Session<'w> {
 
     async fn consume(mut self, stop: &mut Stop) -> Result<End> {
         loop {
-            if self.stop_limit.is_some() && self.committing.is_none() && self.gathered.is_empty() {
+            if self.stop_limit.is_some() && self.at_work.is_empty() && self.gathered.is_empty() {
                 return Ok(self.hand_back(0).await);
             }
             match self.next_step(stop).await {
@@ -261,7 +272,17 @@ impl<'w> Session<'w> {
                     }
                 }
                 Step::Receive(Err(error)) => return self.lost(error).await,
-                Step::Flush => self.flush(stop.clone()),
+                Step::Look => {
+                    if let Err(error) = self.look() {
+                        return self.lost(error).await;
+                    }
+                }
+                Step::Flush => {
+                    if let Err(error) = self.look() {
+                        return self.lost(error).await;
+                    }
+                    self.flush(stop.clone());
+                }
                 Step::Settle(outcome) => match outcome? {
                     Outcome::Committed { last_tag, events } => {
                         if let Err(error) = self.settle(last_tag, events).await {
@@ -269,7 +290,10 @@ impl<'w> Session<'w> {
                             return self.lost(error).await;
                         }
                     }
-                    Outcome::Held { events } => return Ok(self.hand_back(events).await),
+                    Outcome::Held { events } => {
+                        let behind = self.wind_up().await?;
+                        return Ok(self.hand_back(events + behind).await);
+                    }
                 },
                 Step::Stop => {
                     info!("stopping: no more deliveries are taken");
@@ -286,19 +310,35 @@ impl<'w> Session<'w> {
     async fn next_step(&mut self, stop: &mut Stop) -> Step {
         let stopping = self.stop_limit.is_some();
         let room = self.has_room();
-        let idle_with_work = self.committing.is_none() && !self.gathered.is_empty();
-        if idle_with_work && (stopping || !room) {
+        let idle = self.at_work.is_empty();
+        let has_work = !self.gathered.is_empty();
+        let ready = if idle {
+            stopping || !room
+        } else {
+            !room && self.at_work.len() < BATCHES_AT_WORK_MAX
+        };
+        if has_work && ready {
             return Step::Flush;
         }
         tokio::select! {
             biased;
             () = stop.requested(), if !stopping => Step::Stop,
             () = finished(&mut self.stop_limit), if stopping => Step::GiveUp,
-            outcome = committed(&mut self.committing) => Step::Settle(outcome),
-            () = &mut self.linger, if idle_with_work => Step::Flush,
-            // Meanwhile deliveries wait where they arrive, and are then taken all at once: the prefetch bounds
-            // them there as here, and nobody is woken for each.
-            delivery = self.subscription.next(), if self.committing.is_none() && room && !stopping => Step::Receive(delivery),
+            outcome = first_done(&mut self.at_work) => Step::Settle(outcome),
+            () = &mut self.linger, if idle && has_work => Step::Flush,
+            () = tokio::time::sleep(GATHER_EVERY), if !idle && room && !stopping => Step::Look,
+            delivery = self.subscription.next(), if idle && room && !stopping => Step::Receive(delivery),
+        }
+    }
+
+    /// Takes the deliveries that wait already, if there is room for them.
+    fn look(&mut self) -> Result<(), BrokerError> {
+        if self.stop_limit.is_some() || !self.has_room() {
+            return Ok(());
+        }
+        match self.subscription.next().now_or_never() {
+            Some(first) => self.gather(first?),
+            None => Ok(()),
         }
     }
 
@@ -337,9 +377,15 @@ impl<'w> Session<'w> {
     fn flush(&mut self, stop: Stop) {
         let batch = std::mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
+        let (committed, after_this) = oneshot::channel();
+        let turn = Turn {
+            after: self.last_committed.replace(after_this),
+            committed,
+        };
         // A task of its own, that nobody aborts: a transaction dropped half-way would leave its
         // connection in an unknown state.
-        self.committing = Some(tokio::spawn(commit(self.worker.clone(), batch, stop)));
+        let commit = commit(self.worker.clone(), batch, turn, stop);
+        self.at_work.push_back(tokio::spawn(commit));
     }
 
     async fn settle(&mut self, last_tag: u64, events: u64) -> Result<(), BrokerError> {
@@ -353,17 +399,10 @@ impl<'w> Session<'w> {
     }
 
     /// The connection broke: the broker delivers what is not acknowledged again. A commit under way
-    /// is waited for, so that no two batches of this worker are ever at work.
+    /// is waited for, so that no two sessions of this worker are ever at work.
     async fn lost(mut self, error: BrokerError) -> Result<End> {
-        counter!(telemetry::REQUEUED).increment(self.gathered.len() as u64);
-        if let Some(committing) = self.committing.take() {
-            match committing.await.context("the commit task failed")?? {
-                Outcome::Committed { events, .. } => {
-                    counter!(telemetry::ACKS_LOST).increment(events)
-                }
-                Outcome::Held { events } => counter!(telemetry::REQUEUED).increment(events),
-            }
-        }
+        let unsettled = self.wind_up().await? + self.gathered.len() as u64;
+        counter!(telemetry::REQUEUED).increment(unsettled);
         if self.stop_limit.is_some() {
             return Ok(End::Stopped);
         }
@@ -371,6 +410,21 @@ impl<'w> Session<'w> {
             error,
             settled: self.settled,
         })
+    }
+
+    /// Waits for the batches at work, whose events will be delivered again; returns how many of them have
+    /// no verdict.
+    async fn wind_up(&mut self) -> Result<u64> {
+        let mut held = 0;
+        while !self.at_work.is_empty() {
+            match first_done(&mut self.at_work).await? {
+                Outcome::Committed { events, .. } => {
+                    counter!(telemetry::ACKS_LOST).increment(events)
+                }
+                Outcome::Held { events } => held += events,
+            }
+        }
+        Ok(held)
     }
 
     async fn hand_back(self, held: u64) -> End {
@@ -400,23 +454,42 @@ async fn finished(limit: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-async fn committed(committing: &mut Option<JoinHandle<Result<Outcome>>>) -> Result<Outcome> {
-    match committing {
+/// The first batch at work; one that is not done stays.
+async fn first_done(at_work: &mut VecDeque<JoinHandle<Result<Outcome>>>) -> Result<Outcome> {
+    match at_work.front_mut() {
         Some(task) => {
             let outcome = task.await;
-            *committing = None;
+            at_work.pop_front();
             outcome.context("the commit task failed")?
         }
         None => std::future::pending().await,
     }
 }
 
-/// Commits a batch, however long the database is away, up to [`HOLD_MAX`].
-async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<Outcome> {
-    let started = Instant::now();
+/// A batch's place in the row of batches.
+struct Turn {
+    /// The one before has committed. If it was given up instead, so is this one.
+    after: Option<oneshot::Receiver<()>>,
+    /// Tells the one behind.
+    committed: oneshot::Sender<()>,
+}
+
+/// Decodes a batch and, once it is its turn, commits it, however long the database is away, up to [`HOLD_MAX`].
+async fn commit(
+    worker: Worker,
+    batch: Vec<Delivery>,
+    turn: Turn,
+    mut stop: Stop,
+) -> Result<Outcome> {
     let events = batch.len() as u64;
     let last_tag = batch.last().map_or(0, |delivery| delivery.tag);
     let mut batch = Batch::of(&batch);
+    if let Some(after) = turn.after
+        && after.await.is_err()
+    {
+        return Ok(Outcome::Held { events });
+    }
+    let started = Instant::now();
     let mut backoff = Backoff::default();
     worker.health.committing(Some(started));
     let outcome = loop {
@@ -445,6 +518,10 @@ async fn commit(worker: Worker, batch: Vec<Delivery>, mut stop: Stop) -> Result<
     };
     note_verdicts(&batch.committed);
     worker.health.committing(None);
+    if matches!(outcome, Outcome::Committed { .. }) {
+        // Nobody may be behind.
+        turn.committed.send(()).ok();
+    }
     Ok(outcome)
 }
 

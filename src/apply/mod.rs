@@ -75,15 +75,18 @@ pub async fn apply(
 pub struct Batch<'a> {
     /// The parts that are not committed yet, the next one last.
     left: Vec<&'a [Delivery]>,
+    /// What the next part comes to, unless it was tried already.
+    folded: Option<Folded<'a>>,
     /// Verdicts of what has committed.
     pub committed: VerdictCounts,
 }
 
 impl<'a> Batch<'a> {
-    /// A batch of which nothing has committed.
+    /// Decodes and folds a batch, of which nothing has committed.
     pub fn of(deliveries: &'a [Delivery]) -> Self {
         Self {
             left: vec![deliveries],
+            folded: Some(batch::fold(deliveries)),
             committed: VerdictCounts::default(),
         }
     }
@@ -93,7 +96,7 @@ impl<'a> Batch<'a> {
         self.left.iter().map(|part| part.len() as u64).sum()
     }
 
-    /// Decodes, folds and commits what is left. A message whose row the database refuses is set aside
+    /// Commits what is left. A message whose row the database refuses is set aside
     /// with its SQLSTATE and the others commit: the batch is halved until the message stands alone.
     ///
     /// # Errors
@@ -104,7 +107,8 @@ impl<'a> Batch<'a> {
         worker: &Worker,
     ) -> sqlx::Result<()> {
         while let Some(part) = self.left.last().copied() {
-            match commit(connection, worker, part, batch::fold(part), None).await {
+            let folded = self.folded.take().unwrap_or_else(|| batch::fold(part));
+            match commit(connection, worker, part, folded, None).await {
                 Ok(counts) => self.settle_next(counts),
                 Err(error) => match fault_of(&error) {
                     Fault::Data { sqlstate } if part.len() == 1 => {

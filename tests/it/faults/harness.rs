@@ -26,6 +26,9 @@ const NEXT_TRY_AFTER: Duration = Duration::from_secs(5);
 /// How long a worker may take to stop.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 
+/// Deliveries that [`small_batches`] may hold.
+pub const PREFETCH: i64 = 40;
+
 /// Versions that went back: no row of it may ever be written.
 const WATCH_VERSIONS: &str = "
     CREATE TABLE version_regressions (relation text, key text, before bigint, after bigint);
@@ -217,7 +220,7 @@ pub fn small_batches(place: &Place) -> Command {
     let mut command = place.paxflow(&["run"]);
     command
         .env("PAXFLOW_BATCH_MAX", "10")
-        .env("PAXFLOW_PREFETCH", "40");
+        .env("PAXFLOW_PREFETCH", PREFETCH.to_string());
     command
 }
 

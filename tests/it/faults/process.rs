@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::harness::{BACK_WITHIN, Line, Rig, STOP_WITHIN, in_lanes, seeds, small_batches};
+use super::harness::{
+    BACK_WITHIN, Line, PREFETCH, Rig, STOP_WITHIN, in_lanes, seeds, small_batches,
+};
 use super::invariants::Footprint;
 use super::proxy::{Cut, Held};
 use super::wire::{
@@ -106,6 +108,35 @@ async fn a_hundred_kills_of_two_replicas_under_load() {
         }
         for worker in workers {
             worker.stop().await;
+        }
+        rig.finish().await;
+    }
+}
+
+/// Each crash counts against every delivery in hand, though none of them is to blame. The next worker begins with
+/// one and clears them long before the broker's limit.
+#[tokio::test]
+async fn thirty_crashes_with_full_hands_dead_letter_nothing() {
+    const CRASHES: usize = 30;
+    for seed in seeds(1) {
+        let mut rig = Rig::new(seed).await;
+        for _ in 0..CRASHES {
+            rig.publish(300).await;
+            let line = rig.line().await;
+            let before = rig.committed().await;
+            let mut worker = Worker::start(line.command()).await;
+            rig.place.committed_at_least(before + 3 * PREFETCH).await;
+            let trap = line.database.trap(COMMIT, 1);
+            let held = trap.sprung_by(|| worker.log()).await;
+            until("its hands are full", async || {
+                let delivered = line.journal.count(DELIVER) as i64;
+                let committed = rig.committed().await - before;
+                (delivered - committed >= PREFETCH).then_some(())
+            })
+            .await;
+            worker.signal("KILL");
+            worker.exit_within(STOP_WITHIN).await;
+            held.cut_before(Cut::Reset);
         }
         rig.finish().await;
     }
