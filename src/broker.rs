@@ -299,6 +299,11 @@ impl Subscription {
         }
     }
 
+    /// Most deliveries that may be unsettled at this time.
+    pub fn prefetch(&self) -> usize {
+        usize::from(self.prefetch)
+    }
+
     /// Goes on with a prefetch of as many deliveries as were settled since the start, at most `max`.
     ///
     /// A message that ends the connection, or the whole process, counts against every delivery in hand.

@@ -313,7 +313,8 @@ impl<'w> Session<'w> {
         let idle = self.at_work.is_empty();
         let has_work = !self.gathered.is_empty();
         let ready = if idle {
-            stopping || !room
+            // With all in hand that may be, nothing is worth waiting for.
+            stopping || !room || self.gathered.len() >= self.subscription.prefetch()
         } else {
             !room && self.at_work.len() < BATCHES_AT_WORK_MAX
         };

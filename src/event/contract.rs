@@ -112,8 +112,17 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The value of the field of this name.
-    pub(super) fn take_node(&mut self, name: &str) -> Option<Node<'a>> {
+    /// The value of the field of this name, whatever it is.
+    pub(super) fn take_required(
+        &mut self,
+        name: &'static str,
+        at: &Path<'_>,
+    ) -> Result<Node<'a>, Rejected> {
+        self.take_node(name)
+            .ok_or_else(|| at.field(name).reject(Reason::MissingField, "is required"))
+    }
+
+    fn take_node(&mut self, name: &str) -> Option<Node<'a>> {
         let (before, after) = self.fields.split_at(self.next);
         let index = match after.iter().position(|(key, _)| key == name) {
             Some(offset) => self.next + offset,

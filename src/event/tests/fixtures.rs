@@ -43,14 +43,22 @@ fn every_event_passes_with_the_properties_of_a_correct_publisher() {
 }
 
 #[test]
-fn every_rejected_file_gives_its_reason_and_path() {
+fn every_rejected_file_gives_its_reason_path_and_detail() {
     for fixture in rejected() {
         let body = fixture.body();
         match decode(&fixture.message(&body)) {
             Ok(_) => panic!("{} must be rejected", fixture.file),
             Err(rejected) => assert_eq!(
-                (rejected.reason.as_str(), rejected.path.as_str()),
-                (fixture.reason.as_str(), fixture.path.as_str()),
+                (
+                    rejected.reason.as_str(),
+                    rejected.path.as_str(),
+                    rejected.detail.as_str()
+                ),
+                (
+                    fixture.reason.as_str(),
+                    fixture.path.as_str(),
+                    fixture.detail.as_str()
+                ),
                 "{}: {rejected}",
                 fixture.file
             ),

@@ -33,6 +33,7 @@ struct RejectedFixture {
     file: String,
     reason: String,
     path: String,
+    detail: String,
     schema_rejects: bool,
     #[serde(default = "correct_content_type")]
     content_type: Option<String>,

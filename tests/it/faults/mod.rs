@@ -11,6 +11,7 @@
 mod broker;
 mod chaos;
 mod database;
+mod hands;
 pub mod harness;
 mod invariants;
 mod process;

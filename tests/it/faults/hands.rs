@@ -1,0 +1,134 @@
+//! What is in hand when a session ends: a batch that cannot commit, one decoded behind it, and one that gathers.
+
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::harness::{Line, STOP_WITHIN, small_batches};
+use super::proxy::Cut;
+use crate::events::booking;
+use crate::process::{Place, Worker, generated, place, until};
+use crate::support::{Database, execute};
+
+/// Enough for [`small_batches`] to have its full prefetch.
+const BEFORE: u64 = 100;
+/// One alone in its batch, and two batches of ten.
+const IN_HAND: f64 = 21.0;
+
+/// A worker whose first batch tries again and again, and the connection whose lock it needs.
+async fn with_full_hands(place: &Place, line: &Line) -> (Worker, PgConnection) {
+    let mut connection = place.connect().await;
+    let impatient = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''100ms''', current_database()); END $$";
+    execute(&mut connection, impatient).await;
+    place.declare().await;
+    let worker = line.worker().await;
+    place.publish(&generated(BEFORE, 31, 0.0)).await;
+    place.committed_at_least(BEFORE as i64).await;
+    let lock = "BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE";
+    execute(&mut connection, lock).await;
+    let taken = async |events: f64| {
+        until("it has taken them", async || {
+            let received = worker.metric("paxflow_deliveries_received_total").await;
+            (received == BEFORE as f64 + events).then_some(())
+        })
+        .await;
+    };
+    place.publish(&bookings(0..1)).await;
+    taken(1.0).await;
+    until("it has tried", async || {
+        let tries = worker.metric("paxflow_batch_retries_total").await;
+        (tries >= 1.0).then_some(())
+    })
+    .await;
+    place.publish(&bookings(1..60)).await;
+    taken(IN_HAND).await;
+    (worker, connection)
+}
+
+fn bookings(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    let event = |number| booking(json!({ "booking_id": format!("HAND{number}") }));
+    numbers
+        .map(|number| serde_json::to_vec(&event(number)).unwrap())
+        .collect()
+}
+
+async fn assert_all_are_stored(place: &Place) {
+    place.drained().await;
+    let stored = "SELECT count(*) FROM bookings WHERE booking_id LIKE 'HAND%'";
+    assert_eq!(place.number(stored).await, 60);
+    place.assert_exact().await;
+}
+
+#[tokio::test]
+async fn a_stop_hands_back_all_that_has_no_verdict() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let line = Line::to(&place).await;
+    let (mut worker, mut connection) = with_full_hands(&place, &line).await;
+    worker.signal("TERM");
+    let status = worker.exit_within(STOP_WITHIN).await;
+    assert_eq!(status.code(), Some(0), "{}", worker.log());
+    let log = worker.log();
+    let told = log
+        .lines()
+        .find(|line| line.contains("handed back to the broker"));
+    let told = told.unwrap_or_else(|| panic!("nothing is handed back: {log}"));
+    assert!(told.contains("21"), "{told}");
+    execute(&mut connection, "COMMIT").await;
+    let heir = Worker::start(small_batches(&place)).await;
+    assert_all_are_stored(&place).await;
+    heir.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_told_from_a_verdict() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let line = Line::to(&place).await;
+    let (worker, mut connection) = with_full_hands(&place, &line).await;
+    line.broker.cut(Cut::Reset);
+    until("the broker has noticed", async || {
+        let state = place.waiting(&place.topology.queue).await;
+        (state.consumers == 0).then_some(())
+    })
+    .await;
+    execute(&mut connection, "COMMIT").await;
+    assert_all_are_stored(&place).await;
+    // Both batches commit, and nobody can be told; what had only been gathered comes again.
+    assert_eq!(worker.metric("paxflow_acks_lost_total").await, 11.0);
+    let requeued = worker.metric("paxflow_deliveries_requeued_total").await;
+    assert_eq!(requeued, 10.0);
+    worker.stop().await;
+}
+
+/// The linger is for more to come: there is no more where the batch is full, where all is in hand that may be,
+/// and at a stop.
+#[tokio::test]
+async fn nothing_lingers_that_has_nothing_to_wait_for() {
+    const BATCH: usize = 3;
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    place.publish(&bookings(0..40)).await;
+    let mut command = place.paxflow(&["run"]);
+    command
+        .env("PAXFLOW_BATCH_MAX", BATCH.to_string())
+        .env("PAXFLOW_PREFETCH", "6")
+        .env("PAXFLOW_BATCH_LINGER_MS", "10000");
+    let started = std::time::Instant::now();
+    let mut worker = Worker::start(command).await;
+    // One is left over, which does wait.
+    place.committed_at_least(39).await;
+    let (_, metrics) = worker.get("/metrics").await;
+    let full = r#"paxflow_batch_events_bucket{le="3"}"#;
+    let all = r#"paxflow_batch_events_bucket{le="+Inf"}"#;
+    let of = |name: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+        value.expect("the histogram has the bucket")
+    };
+    assert_eq!(of(full), of(all), "{metrics}");
+    worker.signal("TERM");
+    let status = worker.exit_within(STOP_WITHIN).await;
+    assert_eq!(status.code(), Some(0), "{}", worker.log());
+    assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    assert_eq!(place.committed().await.0, 40);
+}
