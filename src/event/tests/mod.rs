@@ -1,6 +1,7 @@
 //! The contract against its fixtures, an independent validator and generated input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod edges;
 mod fixtures;
 mod hash;
 mod properties;
