@@ -153,6 +153,7 @@ async fn p99_of(
     number: usize,
 ) -> Result<f64> {
     let worker = Worker::start(place, &[])?;
+    latency::warm_up(place).await?;
     let latency =
         latency::at_rate(place, events, from, extent.rate, extent.seconds, number).await?;
     worker.stop().await?;

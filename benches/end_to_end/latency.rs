@@ -20,6 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 const LOOK_IDLE_EVERY: Duration = Duration::from_micros(200);
 /// How long anything may take to be seen.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
+/// A worker begins with one delivery in hand; after so many it has as many as it may.
+const WARM_UP: usize = 4_000;
 /// Pauses between two events of an idle system.
 const PAUSE_MS: std::ops::Range<u64> = 5..35;
 
@@ -105,6 +107,19 @@ pub struct Sample {
     pub due_seconds: f64,
     /// Milliseconds from then until it was visible.
     pub ms: f64,
+}
+
+/// Gives a worker that has just started enough to do, so that what is measured next is not its start. The same
+/// event again and again: nothing is stored of it but one flight.
+pub async fn warm_up(place: &Place) -> Result<()> {
+    let mut progress = place.connect().await?;
+    let before = received(&mut progress).await?;
+    let mut events = Events::default();
+    for _ in 0..WARM_UP {
+        events.push(&flight("warm-up", "QQQ", "QQZ"))?;
+    }
+    load::fill(place, events.iter()).await?;
+    committed(&mut progress, before + WARM_UP as u64).await
 }
 
 /// Sends at a rate for a time, with a worker that runs already.

@@ -54,6 +54,8 @@ struct Plan {
     rounds: usize,
     waiting: usize,
     idle_events: usize,
+    /// Shares of the drain rate at which the latency is measured; the promise is at one half.
+    rates: &'static [f64],
     latency_seconds: f64,
     stored: &'static [usize],
     in_one_market_day: &'static [usize],
@@ -70,6 +72,7 @@ const FULL: Plan = Plan {
     rounds: 2,
     waiting: 1_000_000,
     idle_events: 500,
+    rates: &[0.125, 0.25, 0.5, 0.7, 0.85],
     latency_seconds: 15.0,
     stored: &[10_000, 100_000, 1_000_000],
     in_one_market_day: &[100, 1_000, 10_000, 100_000],
@@ -91,6 +94,7 @@ const QUICK: Plan = Plan {
     rounds: 1,
     waiting: 30_000,
     idle_events: 50,
+    rates: &[0.25, 0.5],
     latency_seconds: 2.0,
     stored: &[1_000, 10_000],
     in_one_market_day: &[100, 1_000],
@@ -104,9 +108,6 @@ const QUICK: Plan = Plan {
     replica_rounds: 1,
     asked: 100,
 };
-
-/// Shares of the drain rate at which the latency is measured; the promise is at one half.
-const RATES: [f64; 5] = [0.125, 0.25, 0.5, 0.7, 0.85];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -189,9 +190,10 @@ async fn latencies(
     report.add("idle latency, p99", idle.p99, "ms", Limit::AtMost(15.0));
     place.remove().await?;
     let mut latencies = Vec::new();
-    for share in RATES {
+    for share in plan.rates.iter().copied() {
         let place = servers.place().await?;
         let worker = process::Worker::start(&place, &[])?;
+        latency::warm_up(&place).await?;
         let latency =
             latency::at_rate(&place, events, 0, drain * share, plan.latency_seconds, 0).await?;
         worker.stop().await?;

@@ -93,6 +93,7 @@ pub async fn measure(servers: &mut Servers, events: &Events, report: &mut Report
         ..place.clone()
     };
     let worker = Worker::start(&slow, &[])?;
+    latency::warm_up(&slow).await?;
     let phases = async {
         for delay in [Duration::ZERO, DELAY, Duration::ZERO] {
             way.slow_down(delay);
