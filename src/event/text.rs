@@ -194,7 +194,6 @@ fn is_uri_reference(uri: &[u8]) -> bool {
             {
                 after
             }
-            (b'%', _) => return false,
             _ if first.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=".contains(first) => {
                 after
             }
