@@ -372,7 +372,8 @@ impl<'w> Session<'w> {
     }
 
     fn has_room(&self) -> bool {
-        self.gathered.len() < self.worker.batch_max && self.gathered_bytes < BATCH_BYTES_MAX
+        let bytes_left = BATCH_BYTES_MAX.saturating_sub(self.gathered_bytes);
+        self.gathered.len() < self.worker.batch_max && bytes_left > 0
     }
 
     fn flush(&mut self, stop: Stop) {
@@ -509,7 +510,7 @@ async fn commit(
         worker.health.held(error.to_string());
         let wait = backoff.next_wait();
         warn!(events, reason = %error, retry_in_ms = wait.as_millis() as u64, "holding a batch for the database");
-        if started.elapsed() > HOLD_MAX || stop.requested_within(wait).await {
+        if is_held_too_long(started.elapsed()) || stop.requested_within(wait).await {
             // The parts of it that have committed go back with the rest.
             counter!(telemetry::ACKS_LOST).increment(batch.committed.total());
             break Outcome::Held {
@@ -524,6 +525,10 @@ async fn commit(
         turn.committed.send(()).ok();
     }
     Ok(outcome)
+}
+
+fn is_held_too_long(held: Duration) -> bool {
+    held > HOLD_MAX
 }
 
 async fn apply_once(worker: &Worker, batch: &mut Batch<'_>) -> sqlx::Result<()> {
@@ -554,4 +559,15 @@ fn note_commit(events: u64, started: Instant) {
     histogram!(telemetry::BATCH_EVENTS).record(events as f64);
     histogram!(telemetry::COMMIT_SECONDS).record(started.elapsed());
     gauge!(telemetry::LAST_COMMIT).set(chrono::Utc::now().timestamp() as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_held_for_minutes_and_not_for_ever() {
+        assert!(!is_held_too_long(Duration::from_secs(240)));
+        assert!(is_held_too_long(Duration::from_secs(600)));
+    }
 }

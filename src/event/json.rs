@@ -126,7 +126,7 @@ impl Seed<'_> {
         Ok(Seed {
             depth: self.depth + 1,
             keys: 0,
-            ..*self
+            broken_rule: self.broken_rule,
         })
     }
 }

@@ -16,6 +16,10 @@ const BEFORE: u64 = 100;
 /// One alone in its batch, and two batches of ten.
 const IN_HAND: f64 = 21.0;
 
+/// Keeps every batch waiting, for as long as it takes to fill the hands of a worker.
+const LOCK: &str =
+    "SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE";
+
 /// A worker whose first batch tries again and again, and the connection whose lock it needs.
 async fn with_full_hands(place: &Place, line: &Line) -> (Worker, PgConnection) {
     let mut connection = place.connect().await;
@@ -25,8 +29,7 @@ async fn with_full_hands(place: &Place, line: &Line) -> (Worker, PgConnection) {
     let worker = line.worker().await;
     place.publish(&generated(BEFORE, 31, 0.0)).await;
     place.committed_at_least(BEFORE as i64).await;
-    let lock = "BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE";
-    execute(&mut connection, lock).await;
+    execute(&mut connection, LOCK).await;
     let taken = async |events: f64| {
         until("it has taken them", async || {
             let received = worker.metric("paxflow_deliveries_received_total").await;
@@ -78,7 +81,9 @@ async fn a_stop_hands_back_all_that_has_no_verdict() {
     execute(&mut connection, "COMMIT").await;
     let heir = Worker::start(small_batches(&place)).await;
     assert_all_are_stored(&place).await;
-    heir.stop().await;
+    // With nothing in hand there is nothing to tell.
+    let log = heir.stop().await;
+    assert!(!log.contains("handed back"), "{log}");
 }
 
 #[tokio::test]
@@ -99,6 +104,48 @@ async fn a_connection_that_breaks_is_told_from_a_verdict() {
     assert_eq!(worker.metric("paxflow_acks_lost_total").await, 11.0);
     let requeued = worker.metric("paxflow_deliveries_requeued_total").await;
     assert_eq!(requeued, 10.0);
+    worker.stop().await;
+}
+
+/// Memory is bounded by bytes as well as by events: a batch takes no more once it holds 16 MiB.
+#[tokio::test]
+async fn large_bodies_make_a_batch_full() {
+    const LARGE: usize = 80;
+    // Its prefetch is at least half of that by then.
+    const WARM: u64 = 400;
+    let database = Database::new().await;
+    let place = place(&database);
+    let worker = place.boot().await;
+    place.publish(&generated(WARM, 32, 0.0)).await;
+    place.committed_at_least(WARM as i64).await;
+    let mut connection = place.connect().await;
+    execute(&mut connection, LOCK).await;
+    let taken = async |events: usize| {
+        until("it has taken them", async || {
+            let received = worker.metric("paxflow_deliveries_received_total").await;
+            (received == WARM as f64 + events as f64).then_some(())
+        })
+        .await;
+    };
+    let batches = "SELECT batches FROM worker_progress";
+    let before = place.number(batches).await;
+    place.publish(&bookings(0..1)).await;
+    taken(1).await;
+    let filler = "x".repeat(250_000);
+    let large = |number| {
+        let mut event = booking(json!({ "booking_id": format!("HAND{number}") }));
+        event["filler"] = json!(filler);
+        serde_json::to_vec(&event).unwrap()
+    };
+    let events: Vec<_> = (1..=LARGE).map(large).collect();
+    place.publish(&events).await;
+    taken(1 + LARGE).await;
+    execute(&mut connection, "COMMIT").await;
+    place
+        .committed_at_least((WARM as usize + 1 + LARGE) as i64)
+        .await;
+    // The one alone, 16 MiB, and the rest.
+    assert_eq!(place.number(batches).await, before + 3);
     worker.stop().await;
 }
 
