@@ -1,6 +1,6 @@
 //! What bounds a worker: the broker alone, the database alone, and the database fed by COPY.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use chrono::Utc;
@@ -8,7 +8,8 @@ use futures_util::{FutureExt, StreamExt};
 use paxflow::apply;
 use paxflow::batch::Delivery;
 use paxflow::broker::Subscription;
-use paxflow::config::{Pooler, Secret};
+use paxflow::config::{PoolConfig, Pooler, Secret};
+use paxflow::db;
 use sqlx::postgres::PgPoolCopyExt;
 
 use crate::rig::Place;
@@ -43,9 +44,17 @@ pub async fn bare_drain(place: &Place, events: usize) -> Result<f64> {
     Ok(rate)
 }
 
-/// Applies deliveries from memory, in batches, over one connection.
+/// Applies deliveries from memory, in batches, over one connection like the worker's.
 pub async fn apply(place: &Place, deliveries: &[Delivery], batch: usize) -> Result<()> {
-    let mut connection = place.connect().await?;
+    let options = db::options(&Secret::new(&place.database_url), "bench")?;
+    let one = PoolConfig {
+        size: 1,
+        max_overflow: 0,
+        recycle: Duration::from_secs(3600),
+        pooler: Pooler::None,
+    };
+    let pool = db::pool::open(options, one);
+    let mut connection = pool.acquire().await?;
     let worker = apply::Worker {
         id: format!("bench-{}", Utc::now().timestamp_micros()),
         started_at: Utc::now(),
@@ -54,6 +63,8 @@ pub async fn apply(place: &Place, deliveries: &[Delivery], batch: usize) -> Resu
     for part in deliveries.chunks(batch) {
         apply::apply(&mut connection, &worker, part).await?;
     }
+    drop(connection);
+    pool.close().await;
     Ok(())
 }
 
@@ -66,7 +77,7 @@ pub async fn bare_apply(place: &Place, deliveries: &[Delivery]) -> Result<f64> {
 
 /// Rows a second that COPY writes into an empty table like `bookings`, with all of its indexes and checks.
 pub async fn copy(place: &Place) -> Result<f64> {
-    let options = paxflow::db::options(&Secret::new(&place.database_url), "bench")?;
+    let options = db::options(&Secret::new(&place.database_url), "bench")?;
     let pool = sqlx::PgPool::connect_with(options).await?;
     sqlx::raw_sql("CREATE TABLE copied (LIKE bookings INCLUDING ALL)")
         .execute(&pool)
