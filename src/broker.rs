@@ -360,6 +360,16 @@ impl Subscription {
         // and they are back anyway.
         let goodbye = async {
             self.channel.basic_nack(0, all).await?;
+            // A quorum queue may hear that the channel is gone before it has come to the last acknowledgement, and
+            // deliver again what was settled. A question on the same channel is answered after it.
+            let question = QueueDeclareOptions {
+                passive: true,
+                ..Default::default()
+            };
+            let queue = self.queue.as_str().into();
+            self.channel
+                .queue_declare(queue, question, FieldTable::default())
+                .await?;
             self.connection.close(200, "done".into()).await
         };
         tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.ok();

@@ -250,6 +250,8 @@ fn clean_exit_on_sigterm_at_a_step_that_never_ends() {
 #[tokio::test]
 async fn two_hundred_sessions_leave_nothing_behind() {
     const SESSIONS: u64 = 200;
+    // Connections that the pool may have opened since; a descriptor for each session would be 180.
+    const POOL: usize = 10;
     for seed in seeds(1) {
         let mut rig = Rig::new(seed).await;
         let line = rig.line().await;
@@ -280,7 +282,7 @@ async fn two_hundred_sessions_leave_nothing_behind() {
         worker.ready().await;
         let (settled, now) = (settled.unwrap(), Footprint::of(worker.id()));
         assert!(
-            now.fds <= settled.fds + 2
+            now.fds <= settled.fds + POOL
                 && now.threads <= settled.threads + 2
                 && now.rss_mib <= settled.rss_mib + 16,
             "bounded: {settled:?} after {} sessions, {now:?} after {SESSIONS}",
