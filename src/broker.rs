@@ -217,12 +217,8 @@ pub struct QueueState {
 pub async fn queue_state(url: &Secret, queue: &str) -> Result<Option<QueueState>, BrokerError> {
     let connection = connect(url, "status").await?;
     let channel = connection.create_channel().await?;
-    let passive = QueueDeclareOptions {
-        passive: true,
-        ..Default::default()
-    };
     let state = match channel
-        .queue_declare(queue.into(), passive, FieldTable::default())
+        .queue_declare(queue.into(), passive(), FieldTable::default())
         .await
     {
         Ok(queue) => Some(QueueState {
@@ -234,6 +230,14 @@ pub async fn queue_state(url: &Secret, queue: &str) -> Result<Option<QueueState>
     };
     connection.close(200, "done".into()).await.ok();
     Ok(state)
+}
+
+/// Asks about a queue and makes none.
+fn passive() -> QueueDeclareOptions {
+    QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    }
 }
 
 fn is_not_found(error: &lapin::Error) -> bool {
@@ -362,13 +366,9 @@ impl Subscription {
             self.channel.basic_nack(0, all).await?;
             // A quorum queue may hear that the channel is gone before it has come to the last acknowledgement, and
             // deliver again what was settled. A question on the same channel is answered after it.
-            let question = QueueDeclareOptions {
-                passive: true,
-                ..Default::default()
-            };
             let queue = self.queue.as_str().into();
             self.channel
-                .queue_declare(queue, question, FieldTable::default())
+                .queue_declare(queue, passive(), FieldTable::default())
                 .await?;
             self.connection.close(200, "done".into()).await
         };
