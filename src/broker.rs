@@ -19,7 +19,7 @@ use lapin::{
 };
 
 use crate::batch::Delivery;
-use crate::config::Secret;
+use crate::config::{Config, Secret};
 use crate::tls;
 
 use connect::connect;
@@ -101,6 +101,14 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// The names that are configured.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            exchange: config.exchange.clone(),
+            queue: config.queue.clone(),
+        }
+    }
+
     /// Exchange and queue of messages that were delivered too often.
     pub fn dead_letters(&self) -> String {
         format!("{}.dead", self.queue)

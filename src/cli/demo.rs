@@ -121,10 +121,7 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
     ));
     db::migrate::migrate(&options).await?;
 
-    let topology = Topology {
-        exchange: config.exchange.clone(),
-        queue: config.queue.clone(),
-    };
+    let topology = Topology::of(config);
     let events = publish(arguments, config, &topology).await?;
 
     arguments.tell("Running the worker on them ...");

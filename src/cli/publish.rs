@@ -51,10 +51,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         );
     }
 
-    let topology = Topology {
-        exchange: config.exchange.clone(),
-        queue: config.queue.clone(),
-    };
+    let topology = Topology::of(config);
     let url = config.amqp_url()?;
     let publisher = Publisher::open(url, &topology).await.with_context(|| {
         format!(

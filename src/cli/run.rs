@@ -80,10 +80,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
     let worker = Worker {
         identity: identity(pooler),
         amqp_url,
-        topology: Topology {
-            exchange: config.exchange,
-            queue: config.queue,
-        },
+        topology: Topology::of(&config),
         pool: db::pool::open(options, config.pool),
         health,
         batch_max: config.batch_max,

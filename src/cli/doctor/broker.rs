@@ -52,10 +52,7 @@ const ARGUMENTS: [(&str, &str); 10] = [
 
 /// The findings, and how many workers consume.
 pub(super) async fn examine(config: &Config) -> Result<(Vec<Finding>, u32)> {
-    let topology = Topology {
-        exchange: config.exchange.clone(),
-        queue: config.queue.clone(),
-    };
+    let topology = Topology::of(config);
     let url = config.amqp_url()?;
     Ok(match broker::inspect(url, &topology).await {
         Ok(inspection) => {
