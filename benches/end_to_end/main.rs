@@ -1,7 +1,7 @@
 //! Measures every figure that paxflow promises, in one run on the same bytes, on servers it starts itself.
 //!
 //! `cargo bench --bench end_to_end` takes less than 25 minutes; `-- --quick` is a smoke test of less than 3,
-//! whose figures say little. With `DATABASE_URL` and `AMQP_URL` set it uses those servers. A run whose
+//! whose figures say little; `-- --soak 60` is an hour of steady load. With `DATABASE_URL` and `AMQP_URL` set it uses those servers. A run whose
 //! tables are not exact ends without a figure.
 
 mod drain;
@@ -18,6 +18,7 @@ mod replicas;
 mod report;
 mod rig;
 mod slowed;
+mod soak;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -40,6 +41,9 @@ struct Arguments {
     /// A smoke test
     #[arg(long)]
     quick: bool,
+    /// Instead of all that, a steady load for so many minutes, and whether anything grows
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<f64>,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -116,7 +120,17 @@ async fn main() -> Result<()> {
     let started = Instant::now();
     let mut servers = Servers::start(&Config::from_env()?).await?;
     let mut report = Report::default();
-    let measured = measure(&mut servers, plan, &mut report).await;
+    std::fs::create_dir_all(target())?;
+    let (measured, name) = match arguments.soak {
+        Some(minutes) => {
+            let measured = soak::measure(&mut servers, minutes, &mut report).await;
+            (measured, "soak.json")
+        }
+        None => {
+            let measured = measure(&mut servers, plan, &mut report).await;
+            (measured, "end_to_end.json")
+        }
+    };
     servers.stop().await?;
     measured?;
     println!("\n{}", report.table());
@@ -125,7 +139,7 @@ async fn main() -> Result<()> {
         "cores": std::thread::available_parallelism()?.get(),
         "seconds": started.elapsed().as_secs(),
     });
-    let path = target().join("end_to_end.json");
+    let path = target().join(name);
     report.write(&path, &about)?;
     println!(
         "{} figures miss what they must reach; {} s; written to {}",
@@ -141,7 +155,6 @@ fn target() -> PathBuf {
 }
 
 async fn measure(servers: &mut Servers, plan: &Plan, report: &mut Report) -> Result<()> {
-    std::fs::create_dir_all(target())?;
     println!("Making the events ...");
     let growing = (plan.growth.drained as f64 + plan.growth.rate * plan.growth.seconds)
         * plan.growth.repeats as f64;

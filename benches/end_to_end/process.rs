@@ -128,6 +128,11 @@ impl Worker {
         self.memory("VmHWM:")
     }
 
+    /// Memory resident now, bytes.
+    pub fn rss(&self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
     fn memory(&self, field: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.pid);
         let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;

@@ -1,0 +1,133 @@
+//! A steady load for a long time: whether anything grows that should not.
+
+use anyhow::Result;
+
+use crate::events::Events;
+use crate::latency;
+use crate::process::Worker;
+use crate::report::{Limit, Report};
+use crate::rig::{Place, Servers};
+
+/// Events a second: a quarter of what the two cores can do, so that nothing ever waits in the queue.
+const RATE: f64 = 1_000.0;
+/// Looks at everything, evenly spread.
+const PARTS: usize = 12;
+/// What is compared with the end: by then tables and worker have the size of daily business.
+const SETTLED: usize = PARTS / 3;
+
+/// How things stood at the end of a part, or were meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    /// Milliseconds from publishing to visible.
+    p99: f64,
+    /// CPU-seconds of worker and PostgreSQL for a million events.
+    cpu: f64,
+    /// Mebibytes resident in the worker.
+    memory: f64,
+    tables: Tables,
+    /// Updates without a new index entry, of all in this part, percent.
+    bookings_hot: f64,
+    demand_hot: f64,
+}
+
+/// Sizes in bytes; counts since the database was made.
+#[derive(Debug, Clone, Copy, Default, sqlx::FromRow)]
+struct Tables {
+    bookings_row: f64,
+    bookings_index_row: f64,
+    demand_row: f64,
+    bookings_updates: f64,
+    bookings_hot_updates: f64,
+    demand_updates: f64,
+    demand_hot_updates: f64,
+}
+
+const LOOK: &str = "
+    WITH rows AS (
+        SELECT (SELECT count(*) FROM bookings)::float8 AS bookings, (SELECT count(*) FROM flight_demand)::float8 AS demand
+    )
+    SELECT pg_table_size('bookings') / rows.bookings AS bookings_row,
+           pg_indexes_size('bookings') / rows.bookings AS bookings_index_row,
+           pg_total_relation_size('flight_demand') / rows.demand AS demand_row,
+           b.n_tup_upd::float8 AS bookings_updates, b.n_tup_hot_upd::float8 AS bookings_hot_updates,
+           d.n_tup_upd::float8 AS demand_updates, d.n_tup_hot_upd::float8 AS demand_hot_updates
+    FROM rows, pg_stat_user_tables b, pg_stat_user_tables d
+    WHERE b.relname = 'bookings' AND d.relname = 'flight_demand'";
+
+/// One worker, so many minutes, nothing but the autovacuum of a server as it is installed.
+pub async fn measure(servers: &mut Servers, minutes: f64, report: &mut Report) -> Result<()> {
+    let seconds = minutes * 60.0 / PARTS as f64;
+    let events = (RATE * seconds) as usize;
+    let all = Events::generate(events * PARTS, None)?;
+    let place = servers.place().await?;
+    let worker = Worker::start(&place, &[])?;
+    latency::warm_up(&place).await?;
+    let mut parts = Vec::with_capacity(PARTS);
+    let mut before = Tables::default();
+    for number in 0..PARTS {
+        let started = spent(servers, &worker)?;
+        let latency =
+            latency::at_rate(&place, &all, number * events, RATE, seconds, number).await?;
+        let cpu = (spent(servers, &worker)? - started) / events as f64 * 1e6;
+        let tables = look(&place).await?;
+        let part = Part {
+            p99: latency.p99,
+            cpu,
+            memory: worker.rss()? as f64 / f64::from(1 << 20),
+            tables,
+            bookings_hot: percent(
+                tables.bookings_hot_updates - before.bookings_hot_updates,
+                tables.bookings_updates - before.bookings_updates,
+            ),
+            demand_hot: percent(
+                tables.demand_hot_updates - before.demand_hot_updates,
+                tables.demand_updates - before.demand_updates,
+            ),
+        };
+        before = tables;
+        println!("After {:.0} min: {part:?}", (number + 1) as f64 * seconds / 60.0);
+        parts.push(part);
+    }
+    worker.stop().await?;
+    place.assert_exact().await?;
+    place.remove().await?;
+    compare(&parts[SETTLED - 1], &parts[PARTS - 1], report);
+    Ok(())
+}
+
+fn compare(settled: &Part, end: &Part, report: &mut Report) {
+    let growing: [(&str, &str, fn(&Part) -> f64); 6] = [
+        ("latency p99", "ms", |part| part.p99),
+        ("CPU of worker and database", "s/1M", |part| part.cpu),
+        ("memory of the worker", "MiB", |part| part.memory),
+        ("table of bookings, for each", "bytes", |part| part.tables.bookings_row),
+        ("indexes of bookings, for each", "bytes", |part| part.tables.bookings_index_row),
+        ("flight_demand, for each row", "bytes", |part| part.tables.demand_row),
+    ];
+    for (name, unit, of) in growing {
+        report.add(format!("{name}, after a third"), of(settled), unit, Limit::None);
+        report.add(format!("{name}, at the end"), of(end), unit, Limit::AtMost(1.15 * of(settled)));
+    }
+    let shares: [(&str, fn(&Part) -> f64); 2] = [
+        ("HOT share of updates of bookings", |part| part.bookings_hot),
+        ("HOT share of updates of flight_demand", |part| part.demand_hot),
+    ];
+    for (name, of) in shares {
+        report.add(format!("{name}, after a third"), of(settled), "%", Limit::None);
+        report.add(format!("{name}, at the end"), of(end), "%", Limit::AtLeast(0.85 * of(settled)));
+    }
+}
+
+fn spent(servers: &Servers, worker: &Worker) -> Result<f64> {
+    let postgres = servers.cpu()?.postgres.map_or(0.0, |cpu| cpu.seconds());
+    Ok(worker.cpu()? + postgres)
+}
+
+async fn look(place: &Place) -> Result<Tables> {
+    let mut connection = place.connect().await?;
+    Ok(sqlx::query_as(LOOK).fetch_one(&mut connection).await?)
+}
+
+fn percent(part: f64, all: f64) -> f64 {
+    part / all * 100.0
+}
