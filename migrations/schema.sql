@@ -540,28 +540,33 @@ COMMENT ON COLUMN market_data_history.price_change_7d IS '100 * (average_price /
 COMMENT ON COLUMN market_data_history.price_change_30d IS '100 * (average_price / the one 30 days earlier - 1); NULL if either is missing or the earlier one is 0.';
 
 CREATE VIEW booking_curve AS
-WITH activity AS NOT MATERIALIZED (  -- so that the market asked for is all that is read
-    -- What happened earlier than a year before departure stands at day 365 already.
+WITH curve AS (
+    -- One row for each curve, with all that happened in arrays, so that the bookings of the market are read once.
     SELECT origin, destination, data_date, cabin,
-           least(data_date - activity_date, 365) AS days_before_departure,
-           sum(gross_bookings) AS gross,
-           sum(cancellations) AS cancelled
+           -- What happened earlier than a year before departure stands at day 365 already.
+           array_agg(least(data_date - activity_date, 365)) AS days,
+           array_agg(gross_bookings) AS gross,
+           array_agg(cancellations) AS cancelled
     FROM market_activity
-    GROUP BY 1, 2, 3, 4, 5
-),
-curve AS (
-    SELECT origin, destination, data_date, cabin, generate_series(0, 365) AS days_before_departure
-    FROM (SELECT DISTINCT origin, destination, data_date, cabin FROM activity) c
+    GROUP BY origin, destination, data_date, cabin
 )
-SELECT c.origin, c.destination, c.data_date, c.cabin, c.days_before_departure,
-       coalesce(sum(a.gross - a.cancelled) OVER w, 0)::bigint AS bookings_on_hand,
-       coalesce(sum(a.gross) OVER w, 0)::bigint AS gross_bookings,
-       coalesce(sum(a.cancelled) OVER w, 0)::bigint AS cancellations
+SELECT c.origin, c.destination, c.data_date, c.cabin, d.days_before_departure,
+       (sum(d.gross - d.cancelled) OVER w)::bigint AS bookings_on_hand,
+       (sum(d.gross) OVER w)::bigint AS gross_bookings,
+       (sum(d.cancelled) OVER w)::bigint AS cancellations
 FROM curve c
-LEFT JOIN activity a
-    ON a.origin = c.origin AND a.destination = c.destination AND a.data_date = c.data_date
-    AND a.cabin = c.cabin AND a.days_before_departure = c.days_before_departure
-WINDOW w AS (PARTITION BY c.origin, c.destination, c.data_date, c.cabin ORDER BY c.days_before_departure DESC);
+CROSS JOIN LATERAL (
+    SELECT days AS days_before_departure, sum(gross) AS gross, sum(cancelled) AS cancelled
+    FROM (
+        SELECT day, 0, 0 FROM generate_series(0, 365) AS day
+        UNION ALL
+        SELECT * FROM unnest(c.days, c.gross, c.cancelled)
+    ) AS change (days, gross, cancelled)
+    -- What happened after departure is on no curve.
+    WHERE days >= 0
+    GROUP BY days
+) d
+WINDOW w AS (PARTITION BY c.origin, c.destination, c.data_date, c.cabin ORDER BY d.days_before_departure DESC);
 
 COMMENT ON VIEW booking_curve IS 'Bookings on hand by days before departure: 366 rows for each (origin, destination, data_date, cabin) with a booking.';
 COMMENT ON COLUMN booking_curve.origin IS 'IATA code of the origin airport.';

@@ -50,6 +50,8 @@ pub struct Options {
     pub postgresql_settings: Vec<(String, String)>,
     /// Lines of `rabbitmq.conf`.
     pub rabbitmq_settings: Vec<(String, String)>,
+    /// Plugins that come with RabbitMQ, by their names.
+    pub rabbitmq_plugins: Vec<&'static str>,
 }
 
 /// How a server of the sandbox is made to stop.
@@ -184,6 +186,8 @@ fn postgresql_dir(port: u16, password: &str, options: &Options) -> Result<TempDi
         ("password_encryption", "scram-sha-256"),
         ("max_connections", "200"),
         ("shared_buffers", "256MB"),
+        // A page of an SSD costs as much wherever it is; the default is for disks that turn.
+        ("random_page_cost", "1.1"),
         ("max_wal_size", "2GB"),
     ];
     let quoted = |name: &str, value: &str| format!("{name} = '{}'\n", value.replace('\'', "''"));
@@ -214,7 +218,8 @@ fn rabbitmq_dir(port: u16, password: &str, options: &Options) -> Result<TempDir>
             .map(|(name, value)| format!("{name} = {value}\n")),
     );
     write(&dir, "rabbitmq.conf", &settings)?;
-    write(&dir, "enabled_plugins", "[].\n")?;
+    let plugins = options.rabbitmq_plugins.join(", ");
+    write(&dir, "enabled_plugins", &format!("[{plugins}].\n"))?;
     Ok(dir)
 }
 

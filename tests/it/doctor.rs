@@ -486,6 +486,7 @@ async fn doctor_finds_what_is_wrong_with_whole_servers() {
             setting("disk_free_limit.absolute", "999999GB"),
             setting("heartbeat", "0"),
         ],
+        ..Options::default()
     };
     let mut sandbox = Sandbox::start(&options).await.unwrap();
     let place = Place::new(sandbox.database_url(), sandbox.amqp_url());

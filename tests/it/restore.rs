@@ -116,8 +116,9 @@ async fn a_backup_of_an_older_schema_is_upgraded() {
     execute(
         &mut source.connection,
         concat!(
+            include_str!("../../migrations/0007_booking_curve.down.sql"),
             include_str!("../../migrations/0006_users.down.sql"),
-            "; DELETE FROM _sqlx_migrations WHERE version = 6"
+            "; DELETE FROM _sqlx_migrations WHERE version >= 6"
         ),
     )
     .await;

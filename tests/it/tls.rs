@@ -90,6 +90,7 @@ impl Servers {
                 ("ssl_options.certfile", &path("server.pem")),
                 ("ssl_options.keyfile", &path("server.key")),
             ]),
+            ..Options::default()
         };
         let sandbox = Sandbox::start(&options).await.unwrap();
         Self {
