@@ -6,6 +6,7 @@
 //! holds a key it inserted makes its twins wait in their own insert, before they hold any key of the
 //! second step: no circle is possible.
 
+mod booking_columns;
 mod bookings;
 mod columns;
 mod demand;
