@@ -19,7 +19,7 @@ use lapin::{
 };
 
 use crate::batch::Delivery;
-use crate::config::{Config, Secret};
+use crate::config::{Config, ConsumerRole, Secret};
 use crate::tls;
 
 use connect::connect;
@@ -37,6 +37,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DELIVERY_LIMIT: i32 = 50;
 /// Deliveries in hand after a start, see [`Subscription::widen`].
 const FIRST_PREFETCH: u16 = 1;
+/// A consumer without a priority has 0.
+const ACTIVE_PRIORITY: i32 = 1;
 /// What the queue is bound to: every event of the contract, of this version or a later one.
 const BINDING: &str = "airline.#";
 
@@ -91,21 +93,24 @@ impl From<lapin::Error> for BrokerError {
     }
 }
 
-/// Where events come from: names of the exchange and the queue.
+/// Where events come from: names of the exchange and the queue, and who consumes it.
 #[derive(Debug, Clone)]
 pub struct Topology {
     /// Topic exchange that producers publish to.
     pub exchange: String,
     /// Quorum queue that workers consume.
     pub queue: String,
+    /// Whether they do so together or one at a time: a property of the queue.
+    pub consumer: ConsumerRole,
 }
 
 impl Topology {
-    /// The names that are configured.
+    /// What is configured.
     pub fn of(config: &Config) -> Self {
         Self {
             exchange: config.exchange.clone(),
             queue: config.queue.clone(),
+            consumer: config.consumer,
         }
     }
 
@@ -148,6 +153,9 @@ impl Topology {
             "x-overflow".into(),
             AMQPValue::LongString("reject-publish".into()),
         );
+        if self.consumer != ConsumerRole::Shared {
+            arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+        }
         [(dead, quorum), (self.queue.clone(), arguments)]
     }
 
@@ -263,6 +271,7 @@ pub struct Subscription {
     wider: Option<Consumer>,
     prefetch: u16,
     queue: String,
+    role: ConsumerRole,
 }
 
 impl Subscription {
@@ -272,11 +281,11 @@ impl Subscription {
     /// If the broker is away or refuses us.
     pub async fn open(url: &Secret, topology: &Topology) -> Result<Self, BrokerError> {
         let connection = connect(url, "worker").await?;
-        let queue = topology.queue.clone();
+        let (queue, role) = (topology.queue.clone(), topology.consumer);
         let (channel, consumer) = answered(async {
             let channel = connection.create_channel().await?;
             topology.declare(&channel).await?;
-            let consumer = consume(&channel, &queue, FIRST_PREFETCH).await?;
+            let consumer = consume(&channel, &queue, role, FIRST_PREFETCH).await?;
             Ok((channel, consumer))
         })
         .await?;
@@ -287,6 +296,7 @@ impl Subscription {
             wider: None,
             prefetch: FIRST_PREFETCH,
             queue,
+            role,
         })
     }
 
@@ -322,6 +332,8 @@ impl Subscription {
     /// As those are no more than what was settled before, each time half of the way to it is cleared:
     /// its neighbours burn a few attempts, and in the end it stands alone.
     ///
+    /// Where one consumer is active at a time, each widening lets another worker have its turn, until all have the most.
+    ///
     /// # Errors
     /// If the connection is lost.
     pub async fn widen(&mut self, settled: u64, max: u16) -> Result<(), BrokerError> {
@@ -329,7 +341,8 @@ impl Subscription {
         let worth_it = prefetch >= self.prefetch.saturating_mul(2).min(max);
         if prefetch > self.prefetch && worth_it && self.wider.is_none() {
             self.cancel().await?;
-            let wider = answered(consume(&self.channel, &self.queue, prefetch)).await?;
+            let consumed = consume(&self.channel, &self.queue, self.role, prefetch);
+            let wider = answered(consumed).await?;
             self.wider = Some(wider);
             self.prefetch = prefetch;
         }
@@ -391,16 +404,26 @@ async fn answered<T>(
     answer.unwrap_or_else(|_| Err(BrokerError::Lost("no answer".to_owned())))
 }
 
-async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+async fn consume(
+    channel: &Channel,
+    queue: &str,
+    role: ConsumerRole,
+    prefetch: u16,
+) -> Result<Consumer, BrokerError> {
     channel
         .basic_qos(prefetch, BasicQosOptions::default())
         .await?;
+    let mut arguments = FieldTable::default();
+    if role == ConsumerRole::Active {
+        // A quorum queue minds it from RabbitMQ 4.0 on; before, the first to come is the one.
+        arguments.insert("x-priority".into(), AMQPValue::LongInt(ACTIVE_PRIORITY));
+    }
     let consumer = channel
         .basic_consume(
             queue.into(),
             "".into(),
             BasicConsumeOptions::default(),
-            FieldTable::default(),
+            arguments,
         )
         .await?;
     Ok(consumer)

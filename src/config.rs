@@ -14,8 +14,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
-pub use settings::{SETTINGS, Setting};
 use settings::setting;
+pub use settings::{SETTINGS, Setting};
 
 /// The configuration of one process.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Config {
     pub exchange: String,
     /// `PAXFLOW_QUEUE`.
     pub queue: String,
+    /// `PAXFLOW_CONSUMER`.
+    pub consumer: ConsumerRole,
     /// `PAXFLOW_BATCH_MAX`, in events.
     pub batch_max: usize,
     /// `PAXFLOW_BATCH_LINGER_MS`.
@@ -72,6 +74,30 @@ pub enum Pooler {
     None,
     /// One that gives a connection another session for each transaction.
     Transaction,
+}
+
+/// How a worker consumes its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConsumerRole {
+    /// Together with all others.
+    Shared,
+    /// Alone, and before those on standby.
+    Active,
+    /// Alone, once nobody else does.
+    Standby,
+}
+
+impl ConsumerRole {
+    const ALL: [Self; 3] = [Self::Shared, Self::Active, Self::Standby];
+
+    /// As it is set.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Active => "active",
+            Self::Standby => "standby",
+        }
+    }
 }
 
 /// Form of the log lines.
@@ -137,6 +163,7 @@ impl Config {
             http_addr: settings.parse("PAXFLOW_HTTP_ADDR")?,
             exchange: settings.name("PAXFLOW_EXCHANGE")?,
             queue: settings.name("PAXFLOW_QUEUE")?,
+            consumer: settings.consumer()?,
             batch_max: settings.number("PAXFLOW_BATCH_MAX", 1, 10_000)? as usize,
             batch_linger: Duration::from_millis(settings.number(
                 "PAXFLOW_BATCH_LINGER_MS",
@@ -313,6 +340,14 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
         }
     }
 
+    fn consumer(&self) -> Result<ConsumerRole> {
+        let text = self.text("PAXFLOW_CONSUMER");
+        ConsumerRole::ALL
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| wrong("PAXFLOW_CONSUMER", "has a wrong value"))
+    }
+
     fn log_format(&self) -> Result<Option<LogFormat>> {
         match (self.0)("PAXFLOW_LOG_FORMAT").as_deref() {
             None => Ok(None),
@@ -376,6 +411,7 @@ mod tests {
             ("DATABASE_POOL_SIZE", "-1"),
             ("PAXFLOW_PREFETCH", "65536"),
             ("DATABASE_POOLER", "session"),
+            ("PAXFLOW_CONSUMER", "alone"),
             ("DATABASE_DIRECT_URL", "postgres://db:port/x"),
         ] {
             let error = config(&[(name, value)]).unwrap_err().to_string();

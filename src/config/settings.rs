@@ -45,6 +45,12 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "Queue that workers consume; its dead-letter queue is NAME.dead.",
     },
     Setting {
+        name: "PAXFLOW_CONSUMER",
+        form: "shared, active or standby",
+        default: "shared",
+        meaning: "How this worker consumes the queue: together with others, or as the only one at a time. Of those, RabbitMQ 4 prefers an active one to a standby.",
+    },
+    Setting {
         name: "PAXFLOW_BATCH_MAX",
         form: "whole number, 1 to 10000",
         default: "1000",

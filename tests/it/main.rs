@@ -22,6 +22,7 @@ mod migrations;
 mod model;
 mod order;
 mod outage;
+mod partitions;
 mod pgbouncer;
 mod planted;
 mod pool;

@@ -15,7 +15,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use paxflow::broker::{Publisher, QueueState, Topology, queue_state};
-use paxflow::config::Secret;
+use paxflow::config::{ConsumerRole, Secret};
 use paxflow::event::{Change, Message, decode};
 use paxflow::{audit, db, world};
 use serde_json::json;
@@ -91,6 +91,7 @@ impl Place {
             topology: Topology {
                 exchange: name.clone(),
                 queue: name,
+                consumer: ConsumerRole::Shared,
             },
         }
     }
@@ -103,6 +104,7 @@ impl Place {
             .env("AMQP_URL", &self.amqp_url)
             .env("PAXFLOW_EXCHANGE", &self.topology.exchange)
             .env("PAXFLOW_QUEUE", &self.topology.queue)
+            .env("PAXFLOW_CONSUMER", self.topology.consumer.as_str())
             .env("PAXFLOW_HTTP_ADDR", "127.0.0.1:0");
         command
     }

@@ -7,7 +7,7 @@ use crate::broker::{self, Inspection, Object, Standing, Topology};
 use crate::config::Config;
 
 /// What an argument of the queue leads to when it differs.
-const ARGUMENTS: [(&str, &str); 10] = [
+const ARGUMENTS: [(&str, &str); 11] = [
     (
         "x-queue-type",
         "only a quorum queue has its messages on several nodes and counts deliveries",
@@ -43,6 +43,10 @@ const ARGUMENTS: [(&str, &str); 10] = [
     (
         "x-dead-letter-exchange",
         "messages that were delivered too often are dropped and not kept",
+    ),
+    (
+        "x-single-active-consumer",
+        "one worker consumes and all others wait, or all consume where one at a time should: see PAXFLOW_CONSUMER",
     ),
     (
         "x-dead-letter-strategy",
