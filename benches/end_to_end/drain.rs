@@ -6,14 +6,18 @@ use crate::Plan;
 use crate::events::Events;
 use crate::limits;
 use crate::load;
+use crate::process::Cpu;
 use crate::report::{Limit, Report, median};
-use crate::rig::{Drained, Servers};
+use crate::rig::{Drained, Place, Servers};
 
 /// Everything that is compared with a drain.
 #[derive(Default)]
 struct Rates {
     bare_drain: Vec<f64>,
     bare_apply: Vec<f64>,
+    /// CPU-seconds of this process for a million events, of either.
+    bare_drain_cpu: Vec<f64>,
+    bare_apply_cpu: Vec<f64>,
     copy: Vec<f64>,
     row_by_row: Vec<f64>,
     drains: Vec<Drained>,
@@ -102,6 +106,12 @@ pub async fn measure(
         "s/1M",
         Limit::AtMost(12.0),
     );
+    for (name, cpu) in [
+        ("of it, receiving and acknowledging", &rates.bare_drain_cpu),
+        ("of it, the rest", &rates.bare_apply_cpu),
+    ] {
+        report.add(name, median(cpu), "s/1M", Limit::None);
+    }
     let per_million =
         |cpu: Option<f64>, drained: &Drained| cpu.unwrap_or(f64::NAN) / drained.events as f64 * 1e6;
     let postgres = rates
@@ -138,42 +148,45 @@ impl Rates {
         match candidate {
             Candidate::BareDrain => {
                 load::fill(&place, events.range(all)).await?;
+                let before = Cpu::of(std::process::id())?;
                 let rate = limits::bare_drain(&place, plan.drained).await?;
                 self.bare_drain.push(rate);
+                self.bare_drain_cpu.push(before.per_million(plan.drained)?);
             }
             Candidate::BareApply => {
                 let deliveries = events.deliveries(all);
+                let before = Cpu::of(std::process::id())?;
                 self.bare_apply
                     .push(limits::bare_apply(&place, &deliveries).await?);
+                self.bare_apply_cpu.push(before.per_million(plan.drained)?);
                 self.copy.push(limits::copy(&place).await?);
                 place.assert_exact().await?;
             }
             Candidate::Drain => {
                 load::fill(&place, events.range(all)).await?;
-                self.drains.push(place.drain(servers, 1, &[]).await?);
+                self.drains.push(place.drain(servers, &[]).await?);
             }
             Candidate::RowByRow => {
                 load::fill(&place, events.range(0..plan.row_by_row)).await?;
                 let one = [("PAXFLOW_BATCH_MAX", "1")];
                 self.row_by_row
-                    .push(place.drain(servers, 1, &one).await?.rate());
+                    .push(place.drain(servers, &one).await?.rate());
             }
         }
         place.remove().await
     }
 }
 
-/// The memory of a worker that has a long queue before it.
+/// The memory of a worker that has a long queue before it; returns where all of it is stored then.
 pub async fn memory(
     servers: &mut Servers,
     events: &Events,
     waiting: usize,
     report: &mut Report,
-) -> Result<()> {
+) -> Result<Place> {
     let place = servers.place().await?;
     load::fill(&place, events.range(0..waiting)).await?;
-    let drained = place.drain(servers, 1, &[]).await?;
-    place.remove().await?;
+    let drained = place.drain(servers, &[]).await?;
     let mebibytes = drained.peak_rss as f64 / f64::from(1 << 20);
     report.add(
         format!("peak memory of the worker, {waiting} waiting"),
@@ -182,5 +195,5 @@ pub async fn memory(
         Limit::AtMost(64.0),
     );
     report.add("drain of them", drained.rate(), "events/s", Limit::None);
-    Ok(())
+    Ok(place)
 }

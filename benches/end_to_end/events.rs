@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use paxflow::batch::Delivery;
 use paxflow::event::{Message, decode};
 use paxflow::world;
@@ -177,93 +177,82 @@ pub fn canary(flight_id: &str, number: usize) -> Vec<u8> {
 pub struct Extremes {
     /// The bookings that are there at first.
     pub stored: Events,
-    /// 20 % cancel the booking with the lowest or highest price, as many book anew, the rest change a price.
+    /// 20 % cancel the booking with the lowest or highest price of that day, as many book anew at a price between
+    /// them, and the rest is as everywhere.
     pub stream: Events,
 }
 
 impl Extremes {
+    const FLIGHT: &str = "XB:1:2027-03-01";
+
     /// With so many bookings stored, and so many events.
-    pub fn new(stored: usize, events: usize) -> Result<Self> {
-        let mut world = MarketDay {
+    pub fn new(stored: usize, events: usize, elsewhere: &Events) -> Result<Self> {
+        let mut day = MarketDay {
             rng: ChaCha8Rng::seed_from_u64(SEED),
-            versions: Vec::new(),
+            booked: 0,
             prices: BTreeSet::new(),
         };
         let mut before = Events::default();
         before.push(&flight(Self::FLIGHT, "LHR", "JFK"))?;
         for _ in 0..stored {
-            before.push(&world.book())?;
+            before.push(&day.book(5_000..500_000))?;
         }
         let mut stream = Events::default();
+        let mut elsewhere = elsewhere.iter();
         for number in 0..events {
-            let event = match number % 5 {
-                0 => world.cancel_extreme(number % 2 == 0),
-                1 => world.book(),
-                _ => world.change(),
-            };
-            stream.push(&event)?;
+            match number % 5 {
+                0 => stream.push(&day.cancel_extreme(number % 2 == 0)?)?,
+                1 => {
+                    let between = day.between()?;
+                    stream.push(&day.book(between))?;
+                }
+                _ => stream.push(elsewhere.next().context("the load is used up")?.body)?,
+            }
         }
         Ok(Self {
             stored: before,
             stream,
         })
     }
-
-    const FLIGHT: &str = "XB:1:2027-03-01";
 }
 
 struct MarketDay {
     rng: ChaCha8Rng,
-    /// Of every booking ever made.
-    versions: Vec<u64>,
-    /// Price and number of the active ones.
+    /// Bookings ever made.
+    booked: usize,
+    /// Price, in cents, and number of the active ones.
     prices: BTreeSet<(u64, usize)>,
 }
 
 impl MarketDay {
-    fn price(&mut self) -> u64 {
-        self.rng.random_range(5_000..500_000)
-    }
-
-    fn event(&mut self, number: usize, cents: u64, cancelled: bool) -> Vec<u8> {
-        self.versions[number] += 1;
-        let id = format!("extreme:{number}");
-        booking(
-            &id,
-            self.versions[number],
-            Extremes::FLIGHT,
-            cents,
-            cancelled,
-        )
-    }
-
-    fn book(&mut self) -> Vec<u8> {
-        let (number, cents) = (self.versions.len(), self.price());
-        self.versions.push(0);
+    fn book(&mut self, prices: Range<u64>) -> Vec<u8> {
+        let (number, cents) = (self.booked, self.rng.random_range(prices));
+        self.booked += 1;
         self.prices.insert((cents, number));
-        self.event(number, cents, false)
+        booking(&id(number), 1, Extremes::FLIGHT, cents, false)
     }
 
-    fn cancel_extreme(&mut self, lowest: bool) -> Vec<u8> {
+    /// Prices that are neither the lowest nor the highest: a booking that is an extreme at once would be cancelled
+    /// within the batch that makes it, and leave nothing to be measured.
+    fn between(&self) -> Result<Range<u64>> {
+        let (Some((low, _)), Some((high, _))) = (self.prices.first(), self.prices.last()) else {
+            bail!("the market-day is empty");
+        };
+        let middle = (low + high) / 2;
+        Ok(middle..middle + 1 + (high - low) / 10)
+    }
+
+    fn cancel_extreme(&mut self, lowest: bool) -> Result<Vec<u8>> {
         let extreme = if lowest {
             self.prices.pop_first()
         } else {
             self.prices.pop_last()
         };
-        match extreme {
-            Some((cents, number)) => self.event(number, cents, true),
-            None => self.book(),
-        }
+        let (cents, number) = extreme.context("the market-day is empty")?;
+        Ok(booking(&id(number), 2, Extremes::FLIGHT, cents, true))
     }
+}
 
-    fn change(&mut self) -> Vec<u8> {
-        let from = (self.price(), 0);
-        let Some(&(old, number)) = self.prices.range(from..).next().or(self.prices.first()) else {
-            return self.book();
-        };
-        let cents = self.price();
-        self.prices.remove(&(old, number));
-        self.prices.insert((cents, number));
-        self.event(number, cents, false)
-    }
+fn id(number: usize) -> String {
+    format!("extreme:{number}")
 }

@@ -1,6 +1,6 @@
 //! Whether an event costs the same however much is stored.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::events::{Events, Extremes};
 use crate::latency;
@@ -40,57 +40,72 @@ impl Extent {
     }
 }
 
-/// With bookings all over the market. `sizes` are bookings; the place with the last of them is handed back.
+/// With bookings all over the market: `sizes`, and last of all as many as make up `largest`, on a place where the first
+/// `used` events are stored already.
 pub async fn with_bookings(
     servers: &mut Servers,
     events: &Events,
     sizes: &[usize],
+    (largest, place, used): (usize, &Place, usize),
     extent: Extent,
-) -> Result<(Vec<Cost>, Place)> {
+) -> Result<Vec<Cost>> {
     let mut costs = Vec::new();
-    let mut last = None;
     for size in sizes {
         let place = servers.place().await?;
-        let mut used = fill_until(&place, events, *size).await?;
-        let stored = bookings(&place).await?;
-        let mut cpu = Vec::new();
-        let mut p99 = Vec::new();
-        for repeat in 0..extent.repeats {
-            let measured = used..used + extent.drained;
-            load::fill(&place, events.range(measured.clone())).await?;
-            cpu.push(cpu_per_million(&place, servers).await?);
-            used = measured.end;
-            p99.push(p99_of(&place, events, used, extent, repeat).await?);
-            used += extent.at_rate();
-        }
-        costs.push(Cost {
-            stored,
-            cpu: median(&cpu),
-            p99: median(&p99),
-        });
-        if let Some(place) = last.replace(place) {
-            Place::remove(place).await?;
-        }
+        costs.push(with_stored(servers, events, &place, 0, *size, extent).await?);
+        place.remove().await?;
     }
-    Ok((costs, last.context("no size was asked for")?))
+    costs.push(with_stored(servers, events, place, used, largest, extent).await?);
+    Ok(costs)
 }
+
+async fn with_stored(
+    servers: &Servers,
+    events: &Events,
+    place: &Place,
+    used: usize,
+    size: usize,
+    extent: Extent,
+) -> Result<Cost> {
+    let mut used = fill_until(place, events, used, size).await?;
+    let stored = bookings(place).await?;
+    let (mut cpu, mut p99) = (Vec::new(), Vec::new());
+    for repeat in 0..extent.repeats {
+        let measured = used..used + extent.drained;
+        load::fill(place, events.range(measured.clone())).await?;
+        cpu.push(cpu_per_million(place, servers, &[]).await?);
+        used = measured.end;
+        p99.push(p99_of(place, events, used, extent, repeat).await?);
+        used += extent.at_rate();
+    }
+    Ok(Cost {
+        stored,
+        cpu: median(&cpu),
+        p99: median(&p99),
+    })
+}
+
+/// In one batch of the default size a booking of the smallest market-day would be made and cancelled: it leaves nothing
+/// to be measured.
+const SMALL_BATCHES: [(&str, &str); 1] = [("PAXFLOW_BATCH_MAX", "200")];
 
 /// With all bookings in one market-day, whose extremes are cancelled all the time.
 pub async fn with_one_market_day(
     servers: &mut Servers,
+    elsewhere: &Events,
     sizes: &[usize],
     extent: Extent,
 ) -> Result<Vec<Cost>> {
     let mut costs = Vec::new();
     for size in sizes {
         let events = (extent.drained + extent.at_rate()) * extent.repeats;
-        let day = Extremes::new(*size, events)?;
+        let day = Extremes::new(*size, events, elsewhere)?;
         let place = servers.place().await?;
         limits::apply(&place, &day.stored.deliveries(0..day.stored.len()), 1_000).await?;
         let (mut cpu, mut p99, mut used) = (Vec::new(), Vec::new(), 0);
         for repeat in 0..extent.repeats {
             load::fill(&place, day.stream.range(used..used + extent.drained)).await?;
-            cpu.push(cpu_per_million(&place, servers).await?);
+            cpu.push(cpu_per_million(&place, servers, &SMALL_BATCHES).await?);
             used += extent.drained;
             p99.push(p99_of(&place, &day.stream, used, extent, repeat).await?);
             used += extent.at_rate();
@@ -139,8 +154,12 @@ pub fn report(costs: &[Cost], what: &str, report: &mut Report) {
     );
 }
 
-async fn cpu_per_million(place: &Place, servers: &Servers) -> Result<f64> {
-    let drained = place.drain(servers, 1, &[]).await?;
+async fn cpu_per_million(
+    place: &Place,
+    servers: &Servers,
+    settings: &[(&str, &str)],
+) -> Result<f64> {
+    let drained = place.drain(servers, settings).await?;
     let seconds = drained.worker_cpu + drained.postgres_cpu.unwrap_or_default();
     Ok(seconds / drained.events as f64 * 1e6)
 }
@@ -161,9 +180,13 @@ async fn p99_of(
     Ok(latency.p99)
 }
 
-/// Applies events until so many bookings are stored; returns how many events it took.
-async fn fill_until(place: &Place, events: &Events, wanted: usize) -> Result<usize> {
-    let mut used = 0;
+/// Applies events beyond those used until so many bookings are stored; returns how many are used then.
+async fn fill_until(
+    place: &Place,
+    events: &Events,
+    mut used: usize,
+    wanted: usize,
+) -> Result<usize> {
     loop {
         let missing = wanted as f64 - bookings(place).await?;
         if missing <= 0.0 {

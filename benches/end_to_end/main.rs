@@ -32,8 +32,14 @@ use events::Events;
 use growth::{Cost, Extent};
 use latency::Latency;
 use plot::{Axis, Line};
+use process::Cpu;
 use report::{Limit, Report};
 use rig::Servers;
+
+/// The share of the drain rate for which a latency is promised.
+const PROMISED_AT: f64 = 0.5;
+/// Events a second that leave a system idle.
+const IDLE_RATE: f64 = 20.0;
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures every figure that paxflow promises")]
@@ -58,37 +64,43 @@ struct Plan {
     rounds: usize,
     waiting: usize,
     idle_events: usize,
-    /// Shares of the drain rate at which the latency is measured; the promise is at one half.
+    /// Shares of the drain rate at which the latency is measured, [`PROMISED_AT`] among them.
     rates: &'static [f64],
     latency_seconds: f64,
     stored: &'static [usize],
+    /// Beyond those of the events that have been waiting.
+    stored_most: usize,
     in_one_market_day: &'static [usize],
     growth: Extent,
     replicated: usize,
-    replica_rounds: usize,
+    replica_runs: usize,
     asked: usize,
+    /// Seconds before, during and after a slow-down of the database.
+    slowed: f64,
 }
 
 const FULL: Plan = Plan {
-    drained: 150_000,
-    row_by_row: 4_000,
+    drained: 120_000,
+    row_by_row: 2_000,
     peers: [60_000, 3_000],
     rounds: 2,
     waiting: 1_000_000,
     idle_events: 500,
-    rates: &[0.125, 0.25, 0.5, 0.7, 0.85],
-    latency_seconds: 15.0,
-    stored: &[10_000, 100_000, 1_000_000],
+    rates: &[0.0625, 0.125, 0.25, 0.375, 0.5],
+    latency_seconds: 10.0,
+    stored: &[10_000, 100_000],
+    stored_most: 1_000_000,
     in_one_market_day: &[100, 1_000, 10_000, 100_000],
     growth: Extent {
         drained: 30_000,
-        rate: 3_000.0,
+        rate: 1_000.0,
         seconds: 8.0,
         repeats: 3,
     },
-    replicated: 80_000,
-    replica_rounds: 1,
+    replicated: 40_000,
+    replica_runs: 10,
     asked: 1_000,
+    slowed: 10.0,
 };
 
 const QUICK: Plan = Plan {
@@ -100,7 +112,8 @@ const QUICK: Plan = Plan {
     idle_events: 50,
     rates: &[0.25, 0.5],
     latency_seconds: 2.0,
-    stored: &[1_000, 10_000],
+    stored: &[1_000],
+    stored_most: 30_000,
     in_one_market_day: &[100, 1_000],
     growth: Extent {
         drained: 5_000,
@@ -109,8 +122,9 @@ const QUICK: Plan = Plan {
         repeats: 1,
     },
     replicated: 10_000,
-    replica_rounds: 1,
+    replica_runs: 5,
     asked: 100,
+    slowed: 5.0,
 };
 
 #[tokio::main]
@@ -158,9 +172,8 @@ async fn measure(servers: &mut Servers, plan: &Plan, report: &mut Report) -> Res
     println!("Making the events ...");
     let growing = (plan.growth.drained as f64 + plan.growth.rate * plan.growth.seconds)
         * plan.growth.repeats as f64;
-    let largest = plan.stored.iter().max().copied().unwrap_or_default() as f64;
-    let total = (largest * 1.5 + growing) as usize + plan.waiting;
-    let events = Events::generate(total.max(plan.drained), None)?;
+    let total = (plan.stored_most as f64 * 1.5 + growing) as usize;
+    let events = Events::generate(total.max(plan.drained).max(plan.waiting), None)?;
 
     println!("Draining {} events ...", plan.drained);
     let (drain, row_by_row) = drain::measure(servers, &events, plan, report).await?;
@@ -169,22 +182,24 @@ async fn measure(servers: &mut Servers, plan: &Plan, report: &mut Report) -> Res
     println!("Latency ...");
     let latencies = latencies(servers, &events, drain, plan, report).await?;
     println!("A database that is slow for a while ...");
-    slowed::measure(servers, &events, report).await?;
+    slowed::measure(servers, &events, plan.slowed, report).await?;
     println!("With {} events waiting ...", plan.waiting);
-    drain::memory(servers, &events, plan.waiting, report).await?;
+    let place = drain::memory(servers, &events, plan.waiting, report).await?;
     println!("With more and more bookings ...");
-    let (costs, place) = growth::with_bookings(servers, &events, plan.stored, plan.growth).await?;
+    let most = (plan.stored_most, &place, plan.waiting);
+    let costs = growth::with_bookings(servers, &events, plan.stored, most, plan.growth).await?;
     growth::report(&costs, "bookings", report);
     println!("Analysts ...");
     queries::measure(&place, plan.asked, report).await?;
     place.remove().await?;
     println!("With more and more bookings of one market-day ...");
-    let crowded = growth::with_one_market_day(servers, plan.in_one_market_day, plan.growth).await?;
+    let sizes = plan.in_one_market_day;
+    let crowded = growth::with_one_market_day(servers, &events, sizes, plan.growth).await?;
     growth::report(&crowded, "bookings of one market-day", report);
     println!("Replicas ...");
     for (markets, what) in [(None, "many markets"), (Some(1), "one market")] {
         let events = Events::generate(plan.replicated, markets)?;
-        replicas::measure(servers, &events, what, plan.replica_rounds, report).await?;
+        replicas::measure(servers, &events, what, plan.replica_runs, report).await?;
     }
     plots(&latencies, &costs, &crowded)
 }
@@ -202,32 +217,94 @@ async fn latencies(
     report.add("idle latency, p50", idle.p50, "ms", Limit::None);
     report.add("idle latency, p99", idle.p99, "ms", Limit::AtMost(15.0));
     place.remove().await?;
+    let half = drain * PROMISED_AT;
+    for (rate, when) in [(IDLE_RATE, "idle"), (half, "half the drain rate")] {
+        let place = servers.place().await?;
+        let broker = latency::of_broker(&place, events, rate, plan.latency_seconds).await?;
+        for (figure, ms) in [("p50", broker.p50), ("p99", broker.p99)] {
+            let name = format!("of it, the broker alone, {when}, {figure}");
+            report.add(name, ms, "ms", Limit::None);
+        }
+        place.remove().await?;
+    }
     let mut latencies = Vec::new();
     for share in plan.rates.iter().copied() {
-        let place = servers.place().await?;
-        let worker = process::Worker::start(&place, &[])?;
-        latency::warm_up(&place).await?;
-        let latency =
-            latency::at_rate(&place, events, 0, drain * share, plan.latency_seconds, 0).await?;
-        worker.stop().await?;
-        place.assert_exact().await?;
-        place.remove().await?;
-        let promised = share == 0.5;
-        let limit = |limit| {
-            if promised {
-                Limit::AtMost(limit)
-            } else {
-                Limit::None
-            }
-        };
-        let name = |figure| format!("latency at {:.0} events/s, {figure}", latency.rate);
-        report.add(name("p50"), latency.p50, "ms", limit(10.0));
-        report.add(name("p99"), latency.p99, "ms", limit(50.0));
-        report.add(name("max"), latency.max, "ms", Limit::None);
-        report.add(name("sent late, p99"), latency.late_p99, "ms", Limit::None);
-        latencies.push(latency);
+        latencies.push(latency_at(servers, events, drain, share, plan, report).await?);
     }
     Ok(latencies)
+}
+
+/// With a worker at a share of the drain rate; and where the two cores are spent at the rate of the promise.
+async fn latency_at(
+    servers: &mut Servers,
+    events: &Events,
+    drain: f64,
+    share: f64,
+    plan: &Plan,
+    report: &mut Report,
+) -> Result<Latency> {
+    let place = servers.place().await?;
+    let worker = process::Worker::start(&place, &[])?;
+    latency::warm_up(&place).await?;
+    let before = Spent::now(servers, &worker)?;
+    let rate = drain * share;
+    let latency = latency::at_rate(&place, events, 0, rate, plan.latency_seconds, 0).await?;
+    let cores = before.cores_since(servers, &worker)?;
+    worker.stop().await?;
+    place.assert_exact().await?;
+    place.remove().await?;
+    let promised = share == PROMISED_AT;
+    let limit = |limit| {
+        if promised {
+            Limit::AtMost(limit)
+        } else {
+            Limit::None
+        }
+    };
+    let name = |figure| format!("latency at {:.0} events/s, {figure}", latency.rate);
+    report.add(name("p50"), latency.p50, "ms", limit(10.0));
+    report.add(name("p99"), latency.p99, "ms", limit(50.0));
+    report.add(name("max"), latency.max, "ms", Limit::None);
+    report.add(name("sent late, p99"), latency.late_p99, "ms", Limit::None);
+    for (whose, used) in cores {
+        report.add(name(whose), used, "cores", Limit::None);
+    }
+    Ok(latency)
+}
+
+/// CPU-seconds of everybody at a moment.
+struct Spent {
+    at: Instant,
+    seconds: [f64; 4],
+}
+
+impl Spent {
+    const WHO: [&str; 4] = ["RabbitMQ", "PostgreSQL", "the worker", "the load itself"];
+
+    fn now(servers: &Servers, worker: &process::Worker) -> Result<Self> {
+        let cpu = servers.cpu()?;
+        let of = |cpu: Option<Cpu>| cpu.map_or(f64::NAN, Cpu::seconds);
+        Ok(Self {
+            at: Instant::now(),
+            seconds: [
+                of(cpu.rabbitmq),
+                of(cpu.postgres),
+                worker.cpu()?,
+                Cpu::of(std::process::id())?.seconds(),
+            ],
+        })
+    }
+
+    fn cores_since(
+        &self,
+        servers: &Servers,
+        worker: &process::Worker,
+    ) -> Result<[(&'static str, f64); 4]> {
+        let now = Self::now(servers, worker)?;
+        let elapsed = (now.at - self.at).as_secs_f64();
+        let used = |who: usize| (now.seconds[who] - self.seconds[who]) / elapsed;
+        Ok(std::array::from_fn(|who| (Self::WHO[who], used(who))))
+    }
 }
 
 fn plots(latencies: &[Latency], costs: &[Cost], crowded: &[Cost]) -> Result<()> {

@@ -43,6 +43,12 @@ impl Cpu {
         Ok(Self(ticks))
     }
 
+    /// What this process has spent since, in seconds for a million of so many events.
+    pub fn per_million(self, events: usize) -> Result<f64> {
+        let since = Self::of(std::process::id())?.seconds() - self.seconds();
+        Ok(since / events as f64 * 1e6)
+    }
+
     /// In seconds.
     pub fn seconds(self) -> f64 {
         self.0 as f64 / TICKS_PER_SECOND
@@ -97,6 +103,7 @@ impl Worker {
         command
             .arg("run")
             .env("PAXFLOW_EXCHANGE", &place.topology.exchange)
+            .env("PAXFLOW_CONSUMER", place.topology.consumer.as_str())
             .env("PAXFLOW_HTTP_ADDR", "127.0.0.1:0")
             .env("PAXFLOW_VERIFY_EVERY_SECS", "0")
             .env("PAXFLOW_LOG", "warn")

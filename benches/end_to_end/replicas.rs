@@ -1,47 +1,71 @@
-//! One, two and four workers on one queue.
+//! One, two and four workers, on one queue and on a partition each.
 
 use anyhow::Result;
 
 use crate::events::Events;
 use crate::load;
+use crate::process::Worker;
 use crate::report::{Limit, Report, median};
 use crate::rig::Servers;
 
 /// There and back, so that a machine that slows down slows them all.
-const ORDER: [usize; 6] = [1, 2, 4, 4, 2, 1];
+const ORDER: [(usize, Way); 10] = [
+    (1, Way::Shared),
+    (2, Way::Shared),
+    (4, Way::Shared),
+    (2, Way::Partitioned),
+    (4, Way::Partitioned),
+    (4, Way::Partitioned),
+    (2, Way::Partitioned),
+    (4, Way::Shared),
+    (2, Way::Shared),
+    (1, Way::Shared),
+];
 
-/// Drains the same events with each number of workers.
+/// How workers divide what is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// All consume one queue.
+    Shared,
+    /// Each is the active consumer of a partition.
+    Partitioned,
+}
+
+/// Drains the same events with each number of workers; so many of the runs are made.
 pub async fn measure(
     servers: &mut Servers,
     events: &Events,
     what: &str,
-    rounds: usize,
+    runs: usize,
     report: &mut Report,
 ) -> Result<()> {
-    let mut rates: [Vec<f64>; 5] = Default::default();
+    let mut rates = Vec::new();
     let mut deadlocks = 0;
-    for replicas in ORDER.repeat(rounds) {
-        let place = servers.place().await?;
-        load::fill(&place, events.iter()).await?;
-        rates[replicas].push(place.drain(servers, replicas, &[]).await?.rate());
-        let mut connection = place.connect().await?;
-        let seen: i64 = sqlx::query_scalar(
-            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()",
-        )
-        .fetch_one(&mut connection)
-        .await?;
+    for (replicas, way) in ORDER.into_iter().take(runs) {
+        let (rate, seen) = run(servers, events, replicas, way).await?;
+        rates.push((replicas, way, rate));
         deadlocks += seen;
-        drop(connection);
-        place.remove().await?;
     }
+    let rate = |replicas, way| {
+        let of_these = rates.iter().filter(|run| (run.0, run.1) == (replicas, way));
+        median(&of_these.map(|run| run.2).collect::<Vec<_>>())
+    };
     for replicas in [1, 2, 4] {
         let name = format!("drain with {replicas} workers, {what}");
-        report.add(name, median(&rates[replicas]), "events/s", Limit::None);
+        report.add(name, rate(replicas, Way::Shared), "events/s", Limit::None);
     }
-    let gain = median(&rates[4]) / median(&rates[1]);
+    for partitions in [2, 4] {
+        let name = format!("drain of {partitions} partitions, a worker each, {what}");
+        report.add(
+            name,
+            rate(partitions, Way::Partitioned),
+            "events/s",
+            Limit::None,
+        );
+    }
     report.add(
         format!("4 workers / 1 worker, {what}"),
-        gain,
+        rate(4, Way::Shared) / rate(1, Way::Shared),
         "",
         Limit::AtLeast(0.95),
     );
@@ -52,4 +76,30 @@ pub async fn measure(
         Limit::AtMost(0.0),
     );
     Ok(())
+}
+
+/// Events a second, and how many deadlocks the database saw.
+async fn run(
+    servers: &mut Servers,
+    events: &Events,
+    replicas: usize,
+    way: Way,
+) -> Result<(f64, i64)> {
+    let mut place = servers.place().await?;
+    let workers = match way {
+        Way::Shared => vec![place.clone(); replicas],
+        Way::Partitioned => load::partition(&mut place, replicas).await?,
+    };
+    load::fill(&place, events.iter()).await?;
+    let start = || workers.iter().map(|of| Worker::start(of, &[])).collect();
+    let rate = place.drain_by(servers, start).await?.rate();
+    let mut connection = place.connect().await?;
+    let deadlocks = sqlx::query_scalar(
+        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()",
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    drop(connection);
+    place.remove().await?;
+    Ok((rate, deadlocks))
 }

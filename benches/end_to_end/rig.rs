@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use paxflow::broker::{Topology, queue_state};
-use paxflow::config::{Config, Secret};
+use paxflow::broker::Topology;
+use paxflow::config::{Config, ConsumerRole, Secret};
 use paxflow::sandbox::{Options, Sandbox};
 use paxflow::{audit, db};
 use sqlx::migrate::MigrateDatabase;
@@ -37,7 +37,11 @@ impl Servers {
                 places: 0,
             });
         }
-        let sandbox = Sandbox::start(&Options::default()).await?;
+        let options = Options {
+            rabbitmq_plugins: vec!["rabbitmq_consistent_hash_exchange"],
+            ..Options::default()
+        };
+        let sandbox = Sandbox::start(&options).await?;
         Ok(Self {
             database_url: sandbox.database_url().to_owned(),
             amqp_url: sandbox.amqp_url().to_owned(),
@@ -58,9 +62,11 @@ impl Servers {
         let place = Place {
             database_url,
             amqp_url: self.amqp_url.clone(),
+            queues: vec![name.clone()],
             topology: Topology {
                 exchange: name.clone(),
                 queue: name,
+                consumer: ConsumerRole::Shared,
             },
         };
         let options = db::options(&Secret::new(&place.database_url), "bench")?;
@@ -112,15 +118,17 @@ fn split_database(url: &str) -> Result<(&str, &str)> {
     Ok((server, query))
 }
 
-/// A database and a queue.
+/// A database and the queue, or queues, that lead there.
 #[derive(Clone)]
 pub struct Place {
     /// The database.
     pub database_url: String,
     /// The broker.
     pub amqp_url: String,
-    /// Exchange and queue.
+    /// Exchange that is published to; exchange and queue of a worker.
     pub topology: Topology,
+    /// Every queue that what is published goes to.
+    pub queues: Vec<String>,
 }
 
 /// A worker that drained a queue.
@@ -161,18 +169,9 @@ impl Place {
         Ok(db::connect(&options).await?)
     }
 
-    /// Has workers drain what was published, and asks the oracle.
-    pub async fn drain(
-        &self,
-        servers: &Servers,
-        replicas: usize,
-        settings: &[(&str, &str)],
-    ) -> Result<Drained> {
-        let start = || {
-            (0..replicas)
-                .map(|_| Worker::start(self, settings))
-                .collect()
-        };
+    /// Has a worker drain what was published, and asks the oracle.
+    pub async fn drain(&self, servers: &Servers, settings: &[(&str, &str)]) -> Result<Drained> {
+        let start = || Ok(vec![Worker::start(self, settings)?]);
         self.drain_by(servers, start).await
     }
 
@@ -235,10 +234,8 @@ impl Place {
             received == verdicts,
             "{received} received, {verdicts} verdicts"
         );
-        let url = Secret::new(&self.amqp_url);
-        let state = queue_state(&url, &self.topology.queue).await?;
         ensure!(
-            state.is_some_and(|state| state.ready == 0),
+            load::waiting(self).await? == 0,
             "events are left in the queue"
         );
         connection.close().await?;

@@ -18,8 +18,6 @@ use crate::rig::{Place, Servers};
 const DELAY: Duration = Duration::from_millis(200);
 /// Events a second: what a batch of the default size every 2 s can do.
 const RATE: f64 = 250.0;
-/// Seconds before, during and after it.
-const PHASE: f64 = 10.0;
 /// An event is on time again when it is visible within so many milliseconds.
 const ON_TIME_MS: f64 = 100.0;
 
@@ -75,8 +73,13 @@ async fn carry(client: TcpStream, server: String, delay: Arc<AtomicU64>) -> std:
     answers.await?.map(|_| ())
 }
 
-/// A steady load through a slow-down and back.
-pub async fn measure(servers: &mut Servers, events: &Events, report: &mut Report) -> Result<()> {
+/// A steady load through a slow-down and back, each phase of so many seconds.
+pub async fn measure(
+    servers: &mut Servers,
+    events: &Events,
+    phase: f64,
+    report: &mut Report,
+) -> Result<()> {
     let place = servers.place().await?;
     let (host, rest) = place
         .database_url
@@ -97,10 +100,10 @@ pub async fn measure(servers: &mut Servers, events: &Events, report: &mut Report
     let phases = async {
         for delay in [Duration::ZERO, DELAY, Duration::ZERO] {
             way.slow_down(delay);
-            tokio::time::sleep(Duration::from_secs_f64(PHASE)).await;
+            tokio::time::sleep(Duration::from_secs_f64(phase)).await;
         }
     };
-    let watched = latency::watched(&place, events, 0, RATE, 3.0 * PHASE, 0);
+    let watched = latency::watched(&place, events, 0, RATE, 3.0 * phase, 0);
     let (watched, ()) = tokio::join!(watched, phases);
     let (samples, _) = watched?;
     worker.stop().await?;
@@ -115,11 +118,11 @@ pub async fn measure(servers: &mut Servers, events: &Events, report: &mut Report
     };
     report.add(
         "latency before a slow-down of the database, p50",
-        median(&between(0.0, PHASE)),
+        median(&between(0.0, phase)),
         "ms",
         Limit::None,
     );
-    let slowed = between(1.3 * PHASE, 2.0 * PHASE);
+    let slowed = between(1.3 * phase, 2.0 * phase);
     report.add(
         "while its every statement takes 200 ms more, p99",
         quantile(&slowed, 0.99),
@@ -128,8 +131,8 @@ pub async fn measure(servers: &mut Servers, events: &Events, report: &mut Report
     );
     let late_until = samples
         .iter()
-        .filter(|sample| sample.due_seconds >= 2.0 * PHASE && sample.ms > ON_TIME_MS)
-        .map(|sample| sample.due_seconds - 2.0 * PHASE + sample.ms / 1e3)
+        .filter(|sample| sample.due_seconds >= 2.0 * phase && sample.ms > ON_TIME_MS)
+        .map(|sample| sample.due_seconds - 2.0 * phase + sample.ms / 1e3)
         .fold(0.0, f64::max);
     report.add(
         "until all is on time again after it",

@@ -1,15 +1,19 @@
 //! A steady load for a long time: whether anything grows that should not.
 
+use std::ops::Range;
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::events::Events;
-use crate::latency;
+use crate::load;
 use crate::process::Worker;
 use crate::report::{Limit, Report};
-use crate::rig::{Place, Servers};
+use crate::rig::{Place, Servers, committed};
 
-/// Events a second: a quarter of what the two cores can do, so that nothing ever waits in the queue.
-const RATE: f64 = 1_000.0;
+/// Events that are sent together, and how often: a fraction of what two cores can do, so that nothing ever waits.
+const BURST: usize = 30;
+const BURST_EVERY: Duration = Duration::from_millis(100);
 /// Looks at everything, evenly spread.
 const PARTS: usize = 12;
 /// What is compared with the end: by then tables and worker have the size of daily business.
@@ -18,8 +22,6 @@ const SETTLED: usize = PARTS / 3;
 /// How things stood at the end of a part, or were meanwhile.
 #[derive(Debug, Clone, Copy)]
 struct Part {
-    /// Milliseconds from publishing to visible.
-    p99: f64,
     /// CPU-seconds of worker and PostgreSQL for a million events.
     cpu: f64,
     /// Mebibytes resident in the worker.
@@ -57,21 +59,21 @@ const LOOK: &str = "
 /// One worker, so many minutes, nothing but the autovacuum of a server as it is installed.
 pub async fn measure(servers: &mut Servers, minutes: f64, report: &mut Report) -> Result<()> {
     let seconds = minutes * 60.0 / PARTS as f64;
-    let events = (RATE * seconds) as usize;
+    let events = (seconds / BURST_EVERY.as_secs_f64()) as usize * BURST;
     let all = Events::generate(events * PARTS, None)?;
     let place = servers.place().await?;
     let worker = Worker::start(&place, &[])?;
-    latency::warm_up(&place).await?;
+    let mut progress = place.connect().await?;
     let mut parts = Vec::with_capacity(PARTS);
     let mut before = Tables::default();
     for number in 0..PARTS {
         let started = spent(servers, &worker)?;
-        let latency =
-            latency::at_rate(&place, &all, number * events, RATE, seconds, number).await?;
+        let part = number * events..(number + 1) * events;
+        send(&place, &all, part).await?;
+        committed(&mut progress, ((number + 1) * events) as u64).await?;
         let cpu = (spent(servers, &worker)? - started) / events as f64 * 1e6;
         let tables = look(&place).await?;
         let part = Part {
-            p99: latency.p99,
             cpu,
             memory: worker.rss()? as f64 / f64::from(1 << 20),
             tables,
@@ -85,7 +87,10 @@ pub async fn measure(servers: &mut Servers, minutes: f64, report: &mut Report) -
             ),
         };
         before = tables;
-        println!("After {:.0} min: {part:?}", (number + 1) as f64 * seconds / 60.0);
+        println!(
+            "After {:.0} min: {part:?}",
+            (number + 1) as f64 * seconds / 60.0
+        );
         parts.push(part);
     }
     worker.stop().await?;
@@ -95,26 +100,73 @@ pub async fn measure(servers: &mut Servers, minutes: f64, report: &mut Report) -
     Ok(())
 }
 
+async fn send(place: &Place, events: &Events, part: Range<usize>) -> Result<()> {
+    let publisher = load::publisher(place).await?;
+    let mut next_burst = tokio::time::interval(BURST_EVERY);
+    for start in part.clone().step_by(BURST) {
+        next_burst.tick().await;
+        let mut unconfirmed = Vec::with_capacity(BURST);
+        for event in events.range(start..part.end.min(start + BURST)) {
+            unconfirmed.push(load::send(&publisher, &event).await?);
+        }
+        for sent in unconfirmed {
+            sent.confirmed().await?;
+        }
+    }
+    publisher.close().await;
+    Ok(())
+}
+
+/// What is looked at of a part.
+type Figure = fn(&Part) -> f64;
+
 fn compare(settled: &Part, end: &Part, report: &mut Report) {
-    let growing: [(&str, &str, fn(&Part) -> f64); 6] = [
-        ("latency p99", "ms", |part| part.p99),
+    let growing: [(&str, &'static str, Figure); 5] = [
         ("CPU of worker and database", "s/1M", |part| part.cpu),
         ("memory of the worker", "MiB", |part| part.memory),
-        ("table of bookings, for each", "bytes", |part| part.tables.bookings_row),
-        ("indexes of bookings, for each", "bytes", |part| part.tables.bookings_index_row),
-        ("flight_demand, for each row", "bytes", |part| part.tables.demand_row),
+        ("table of bookings, for each", "bytes", |part| {
+            part.tables.bookings_row
+        }),
+        ("indexes of bookings, for each", "bytes", |part| {
+            part.tables.bookings_index_row
+        }),
+        ("flight_demand, for each row", "bytes", |part| {
+            part.tables.demand_row
+        }),
     ];
     for (name, unit, of) in growing {
-        report.add(format!("{name}, after a third"), of(settled), unit, Limit::None);
-        report.add(format!("{name}, at the end"), of(end), unit, Limit::AtMost(1.15 * of(settled)));
+        report.add(
+            format!("{name}, after a third"),
+            of(settled),
+            unit,
+            Limit::None,
+        );
+        report.add(
+            format!("{name}, at the end"),
+            of(end),
+            unit,
+            Limit::AtMost(1.15 * of(settled)),
+        );
     }
-    let shares: [(&str, fn(&Part) -> f64); 2] = [
+    let shares: [(&str, Figure); 2] = [
         ("HOT share of updates of bookings", |part| part.bookings_hot),
-        ("HOT share of updates of flight_demand", |part| part.demand_hot),
+        ("HOT share of updates of flight_demand", |part| {
+            part.demand_hot
+        }),
     ];
     for (name, of) in shares {
-        report.add(format!("{name}, after a third"), of(settled), "%", Limit::None);
-        report.add(format!("{name}, at the end"), of(end), "%", Limit::AtLeast(0.85 * of(settled)));
+        report.add(
+            format!("{name}, after a third"),
+            of(settled),
+            "%",
+            Limit::None,
+        );
+        report.add(
+            format!("{name}, at the end"),
+            of(end),
+            "%",
+            Limit::AtLeast(0.85 * of(settled)),
+        );
     }
 }
 
