@@ -244,7 +244,10 @@ impl Place {
 
     /// Removes database and queue.
     pub async fn remove(self) -> Result<()> {
-        load::delete(&self).await?;
+        // What is left in a broker is not worth the figures of a long run.
+        if let Err(error) = load::delete(&self).await {
+            eprintln!("exchanges or queues are left behind: {error:#}");
+        }
         Postgres::force_drop_database(&self.database_url).await?;
         Ok(())
     }
