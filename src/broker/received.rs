@@ -10,11 +10,11 @@ const HEADER_LEVELS_MAX: usize = 32;
 /// What the contract sees of a delivery.
 pub(super) fn received(delivery: lapin::message::Delivery) -> Delivery {
     let properties = &delivery.properties;
-    let text = |value: &Option<ShortString>| value.as_ref().map(|value| storable(value.as_str()));
+    let text = |value: &Option<ShortString>| value.clone().map(|value| storable(value.into()));
     Delivery {
         tag: delivery.delivery_tag,
-        exchange: delivery.exchange.to_string(),
-        routing_key: storable(delivery.routing_key.as_str()),
+        exchange: delivery.exchange.into(),
+        routing_key: storable(delivery.routing_key.into()),
         content_type: text(properties.content_type()),
         content_encoding: text(properties.content_encoding()),
         message_id: text(properties.message_id()),
@@ -33,7 +33,7 @@ fn headers_as_json(
 ) -> serde_json::Map<String, serde_json::Value> {
     headers
         .into_iter()
-        .map(|(name, value)| (storable(name.as_str()), value_as_json(value, level)))
+        .map(|(name, value)| (storable(name.to_string()), value_as_json(value, level)))
         .collect()
 }
 
@@ -53,8 +53,8 @@ fn value_as_json(value: &AMQPValue, level: usize) -> serde_json::Value {
         AMQPValue::Float(value) => (*value).into(),
         AMQPValue::Double(value) => (*value).into(),
         AMQPValue::DecimalValue(value) => format!("{}e-{}", value.value, value.scale).into(),
-        AMQPValue::ShortString(value) => storable(value.as_str()).into(),
-        AMQPValue::LongString(value) => storable(&String::from_utf8_lossy(value.as_bytes())).into(),
+        AMQPValue::ShortString(value) => storable(value.to_string()).into(),
+        AMQPValue::LongString(value) => lossy(value.as_bytes()).into(),
         AMQPValue::FieldArray(values) => {
             let values = values.as_slice().iter();
             values
@@ -63,12 +63,20 @@ fn value_as_json(value: &AMQPValue, level: usize) -> serde_json::Value {
         }
         AMQPValue::Timestamp(value) => (*value).into(),
         AMQPValue::FieldTable(table) => headers_as_json(table, level + 1).into(),
-        AMQPValue::ByteArray(bytes) => storable(&String::from_utf8_lossy(bytes.as_slice())).into(),
+        AMQPValue::ByteArray(bytes) => lossy(bytes.as_slice()).into(),
         AMQPValue::Void => serde_json::Value::Null,
     }
 }
 
+fn lossy(bytes: &[u8]) -> String {
+    storable(String::from_utf8_lossy(bytes).into_owned())
+}
+
 /// PostgreSQL's text has no NUL.
-fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
+fn storable(text: String) -> String {
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
+    }
 }
