@@ -80,7 +80,7 @@ struct Plan {
 }
 
 const FULL: Plan = Plan {
-    drained: 120_000,
+    drained: 100_000,
     row_by_row: 2_000,
     peers: [60_000, 3_000],
     rounds: 2,
@@ -97,7 +97,7 @@ const FULL: Plan = Plan {
         seconds: 8.0,
         repeats: 3,
     },
-    replicated: 40_000,
+    replicated: 30_000,
     replica_runs: 10,
     asked: 1_000,
     slowed: 10.0,
