@@ -1,6 +1,7 @@
 //! What operators see: log lines and metrics. Every name is declared here.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
@@ -43,6 +44,9 @@ pub const VERIFIED_THROUGH: &str = "paxflow_verified_through_timestamp_seconds";
 /// Rows that differed in the newest verification.
 pub const DRIFT_ROWS: &str = "paxflow_drift_rows";
 
+/// A few thousand batches at most.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
+
 /// Starts logging to stderr.
 ///
 /// # Errors
@@ -71,7 +75,7 @@ pub fn start_logging(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Installs the recorder of metrics and describes each of them.
+/// Installs the recorder of metrics and describes each of them. Needs a runtime, on which it keeps house.
 ///
 /// # Errors
 /// If it is installed already.
@@ -86,7 +90,16 @@ pub fn start_metrics() -> Result<PrometheusHandle> {
         .install_recorder()
         .context("metrics are recorded already")?;
     describe();
+    tokio::spawn(keep_house(handle.clone()));
     Ok(handle)
+}
+
+/// What histograms have recorded is kept one by one until it is asked for: of a worker that nobody scrapes, for ever.
+async fn keep_house(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(HOUSEKEEPING_EVERY).await;
+        metrics.run_upkeep();
+    }
 }
 
 fn describe() {

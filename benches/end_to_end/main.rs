@@ -110,7 +110,7 @@ const QUICK: Plan = Plan {
     rounds: 1,
     waiting: 30_000,
     idle_events: 50,
-    rates: &[0.25, 0.5],
+    rates: &[0.5],
     latency_seconds: 2.0,
     stored: &[1_000],
     stored_most: 30_000,
@@ -124,7 +124,7 @@ const QUICK: Plan = Plan {
     replicated: 10_000,
     replica_runs: 5,
     asked: 100,
-    slowed: 5.0,
+    slowed: 4.0,
 };
 
 #[tokio::main]
