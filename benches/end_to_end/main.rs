@@ -1,8 +1,8 @@
 //! Measures every figure that paxflow promises, in one run on the same bytes, on servers it starts itself.
 //!
-//! `cargo bench --bench end_to_end` takes less than 25 minutes; `-- --quick` is a smoke test of less than 3,
-//! whose figures say little; `-- --soak 60` is an hour of steady load. With `DATABASE_URL` and `AMQP_URL` set it uses those servers. A run whose
-//! tables are not exact ends without a figure.
+//! `cargo bench --bench end_to_end` is to take less than 25 minutes; `-- --quick` is a smoke test of less than 3,
+//! whose figures say little; `-- --soak 60` is an hour of steady load. With `DATABASE_URL` and `AMQP_URL`
+//! set it uses those servers. A run whose tables are not exact ends without a figure.
 
 mod drain;
 mod events;
