@@ -240,14 +240,8 @@ CREATE TABLE bookings (
         cancelled_at >= booked_at AND cancelled_at < '2100-01-01 00:00:00+00')
 ) WITH (fillfactor = 90);
 
--- The lowest and highest price of a flight, cabin and currency are its first and last entry, so they
--- are never stored; also finds the active bookings of a flight.
-CREATE INDEX bookings_active ON bookings (flight_id, cabin, currency, price_total)
-    WHERE deleted_at IS NULL AND status <> 'cancelled';
--- The cancelled bookings of a flight, for the activity of its market; apart from the active ones, so
--- that cancelling the cheapest bookings leaves nothing to step over.
-CREATE INDEX bookings_cancelled ON bookings (flight_id)
-    WHERE deleted_at IS NULL AND status = 'cancelled';
+-- The bookings of a flight. Neither price nor status stands in it: what changes nothing else writes no index (HOT).
+CREATE INDEX bookings_flight ON bookings (flight_id, cabin, currency);
 
 COMMENT ON TABLE bookings IS 'The newest known state of every booking (one passenger on one flight). A row is replaced only by a higher version; a deleted booking stays as a tombstone without data. The only table with personal data.';
 COMMENT ON COLUMN bookings.booking_id IS 'Opaque key given by the producer.';
@@ -405,15 +399,13 @@ SELECT f.origin, f.destination, f.data_date, d.cabin, d.currency,
        sum(d.total_revenue) AS total_revenue,
        sum(d.base_revenue) AS base_revenue,
        sum(d.total_revenue) / sum(d.booking_count) AS average_price,
-       -- First and last entry of bookings_active: not computed unless the query reads them.
-       min((SELECT b.price_total FROM bookings b
+       -- Looked up among the bookings of the flight, and only if the query reads them.
+       min((SELECT min(b.price_total) FROM bookings b
             WHERE b.flight_id = d.flight_id AND b.cabin = d.cabin AND b.currency = d.currency
-              AND b.deleted_at IS NULL AND b.status <> 'cancelled'
-            ORDER BY b.price_total LIMIT 1)) AS min_price,
-       max((SELECT b.price_total FROM bookings b
+              AND b.status <> 'cancelled')) AS min_price,
+       max((SELECT max(b.price_total) FROM bookings b
             WHERE b.flight_id = d.flight_id AND b.cabin = d.cabin AND b.currency = d.currency
-              AND b.deleted_at IS NULL AND b.status <> 'cancelled'
-            ORDER BY b.price_total DESC LIMIT 1)) AS max_price,
+              AND b.status <> 'cancelled')) AS max_price,
        sum(d.base_revenue) / sum(d.booking_count) AS average_base_fare
 FROM flights f
 JOIN flight_demand d ON d.flight_id = f.flight_id
@@ -435,35 +427,21 @@ COMMENT ON COLUMN market_fares.max_price IS 'Highest total price among them.';
 COMMENT ON COLUMN market_fares.average_base_fare IS 'base_revenue / booking_count.';
 
 CREATE VIEW market_activity AS
-WITH activity AS (
-    -- Three branches, each with the partial index of bookings that matches its condition, and each with
-    -- its flights, so that the market asked for is all that is read.
-    SELECT f.origin, f.destination, f.data_date, (b.booked_at AT TIME ZONE 'UTC')::date AS activity_date,
-           b.cabin, b.currency,
-           1 AS gross, 0 AS cancelled, b.price_total AS gross_revenue, 0::numeric AS cancelled_revenue
-    FROM flights f
-    JOIN bookings b ON b.flight_id = f.flight_id AND b.deleted_at IS NULL AND b.status <> 'cancelled'
-    WHERE f.deleted_at IS NULL AND f.status <> 'cancelled'
-    UNION ALL
-    SELECT f.origin, f.destination, f.data_date, (b.booked_at AT TIME ZONE 'UTC')::date,
-           b.cabin, b.currency, 1, 0, b.price_total, 0::numeric
-    FROM flights f
-    JOIN bookings b ON b.flight_id = f.flight_id AND b.deleted_at IS NULL AND b.status = 'cancelled'
-    WHERE f.deleted_at IS NULL AND f.status <> 'cancelled'
-    UNION ALL
-    SELECT f.origin, f.destination, f.data_date, (b.cancelled_at AT TIME ZONE 'UTC')::date,
-           b.cabin, b.currency, 0, 1, 0::numeric, b.price_total
-    FROM flights f
-    JOIN bookings b ON b.flight_id = f.flight_id AND b.deleted_at IS NULL AND b.status = 'cancelled'
-    WHERE f.deleted_at IS NULL AND f.status <> 'cancelled'
-)
-SELECT origin, destination, data_date, activity_date, cabin, currency,
-       sum(gross) AS gross_bookings,
-       sum(cancelled) AS cancellations,
-       sum(gross_revenue) AS gross_revenue,
-       sum(cancelled_revenue) AS cancelled_revenue
-FROM activity
-GROUP BY origin, destination, data_date, activity_date, cabin, currency;
+SELECT f.origin, f.destination, f.data_date, (happened.at AT TIME ZONE 'UTC')::date AS activity_date,
+       b.cabin, b.currency,
+       sum(happened.gross) AS gross_bookings,
+       sum(happened.cancelled) AS cancellations,
+       sum(happened.gross_revenue) AS gross_revenue,
+       sum(happened.cancelled_revenue) AS cancelled_revenue
+FROM flights f
+JOIN bookings b ON b.flight_id = f.flight_id
+-- What a booking did, so that the bookings of the market are read once.
+CROSS JOIN LATERAL (VALUES
+    (b.booked_at, 1, 0, b.price_total, 0::numeric),
+    (b.cancelled_at, 0, 1, 0::numeric, b.price_total)
+) AS happened (at, gross, cancelled, gross_revenue, cancelled_revenue)
+WHERE f.deleted_at IS NULL AND f.status <> 'cancelled' AND happened.at IS NOT NULL
+GROUP BY f.origin, f.destination, f.data_date, activity_date, b.cabin, b.currency;
 
 COMMENT ON VIEW market_activity IS 'What happened on a UTC day, over the not-deleted bookings of operating flights: one row per (origin, destination, data_date, activity_date, cabin, currency).';
 COMMENT ON COLUMN market_activity.origin IS 'IATA code of the origin airport.';

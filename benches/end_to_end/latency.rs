@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 use crate::events::{Events, canary, flight};
 use crate::load;
 use crate::process::Worker;
+use crate::producer::Producer;
 use crate::report::{median, quantile};
 use crate::rig::{Place, committed, received};
 
@@ -179,16 +180,14 @@ pub async fn watched(
     }
     let mut progress = place.connect().await?;
     let before = received(&mut progress).await?;
-    let publisher = load::publisher(place).await?;
+    let mut producer = Producer::connect(place).await?;
     let started = Instant::now();
     let due_seconds = move |canary: usize| (canary * every) as f64 / rate;
     let due = move |canary| started + Duration::from_secs_f64(due_seconds(canary));
     let watching = tokio::spawn(watch.all(canaries, due));
-    let sent = load::at_rate(&publisher, started, rate, events.iter()).await?;
+    let late = load::at_rate(&mut producer, started, rate, events.iter()).await?;
     let seen = watching.await.context("the watch failed")??;
-    let late = sent.late_ms();
-    sent.confirmed().await?;
-    publisher.close().await;
+    producer.close().await?;
     committed(&mut progress, before + total as u64).await?;
     let samples = seen.iter().enumerate().map(|(canary, at)| Sample {
         due_seconds: due_seconds(canary),
@@ -203,7 +202,7 @@ pub async fn of_broker(place: &Place, load: &Events, rate: f64, seconds: f64) ->
     let mut subscription =
         Subscription::open(&Secret::new(&place.amqp_url), &place.topology).await?;
     subscription.widen(2_000, 2_000).await?;
-    let publisher = load::publisher(place).await?;
+    let mut producer = Producer::connect(place).await?;
     let consuming = tokio::spawn(async move {
         let mut seen = Vec::with_capacity(total);
         while seen.len() < total {
@@ -219,11 +218,9 @@ pub async fn of_broker(place: &Place, load: &Events, rate: f64, seconds: f64) ->
         anyhow::Ok(seen)
     });
     let started = Instant::now();
-    let sent = load::at_rate(&publisher, started, rate, load.range(0..total)).await?;
+    let late = load::at_rate(&mut producer, started, rate, load.range(0..total)).await?;
     let seen = consuming.await.context("the consumer failed")??;
-    let late = sent.late_ms();
-    sent.confirmed().await?;
-    publisher.close().await;
+    producer.close().await?;
     let ms: Vec<f64> = seen
         .iter()
         .enumerate()
@@ -245,7 +242,7 @@ pub async fn of_broker(place: &Place, load: &Events, rate: f64, seconds: f64) ->
 pub async fn idle(place: &Place, events: usize) -> Result<Latency> {
     let worker = Worker::start(place, &[])?;
     let mut watch = Watch::new(place, 0).await?;
-    let publisher = load::publisher(place).await?;
+    let mut producer = Producer::connect(place).await?;
     let mut ms = Vec::with_capacity(events);
     for number in 0..=events {
         let pause = rand::rng().random_range(PAUSE_MS);
@@ -254,8 +251,9 @@ pub async fn idle(place: &Place, events: usize) -> Result<Latency> {
         event.push(&canary(&watch.flight_id, number))?;
         let sent = Instant::now();
         for event in event.iter() {
-            load::send(&publisher, &event).await?;
+            producer.put(&event)?;
         }
+        producer.flush().await?;
         while watch.visible(number).await? <= number {
             ensure!(
                 sent.elapsed() < SEEN_WITHIN,
@@ -268,7 +266,7 @@ pub async fn idle(place: &Place, events: usize) -> Result<Latency> {
             ms.push(sent.elapsed().as_secs_f64() * 1e3);
         }
     }
-    publisher.close().await;
+    producer.close().await?;
     worker.stop().await?;
     place.assert_exact().await?;
     Ok(Latency {

@@ -55,11 +55,8 @@ pub async fn apply(place: &Place, deliveries: &[Delivery], batch: usize) -> Resu
     };
     let pool = db::pool::open(options, one);
     let mut connection = pool.acquire().await?;
-    let worker = apply::Worker {
-        id: format!("bench-{}", Utc::now().timestamp_micros()),
-        started_at: Utc::now(),
-        pooler: Pooler::None,
-    };
+    let id = format!("bench-{}", Utc::now().timestamp_micros());
+    let worker = apply::Worker::new(id, Utc::now(), Pooler::None);
     for part in deliveries.chunks(batch) {
         apply::apply(&mut connection, &worker, part).await?;
     }

@@ -1,6 +1,5 @@
 //! What a producer does: fills a queue, or sends at a steady rate whatever becomes of it.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,26 +8,25 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties, ExchangeKind};
-use paxflow::broker::{Publisher, Topology, Unconfirmed, queue_state};
+use paxflow::broker::{Publisher, Topology, queue_state};
 use paxflow::config::{ConsumerRole, Secret};
 
 use crate::events::Event;
+use crate::producer::Producer;
 use crate::rig::Place;
 
 /// Events on their way before the oldest must be confirmed.
-const UNCONFIRMED_MAX: usize = 3_000;
+const UNCONFIRMED_MAX: u64 = 3_000;
+/// Events that are written in one go where the rate does not matter.
+const FILL_TOGETHER: usize = 100;
 /// The shortest sleep of an open loop; what is due by then leaves together.
 const TICK: Duration = Duration::from_millis(2);
 
 /// Declares exchanges and queues as a worker does.
 pub async fn declare(place: &Place) -> Result<()> {
-    publisher(place).await?.close().await;
+    let url = Secret::new(&place.amqp_url);
+    Publisher::open(&url, &place.topology).await?.close().await;
     Ok(())
-}
-
-/// A connection that publishes there.
-pub async fn publisher(place: &Place) -> Result<Publisher> {
-    Ok(Publisher::open(&Secret::new(&place.amqp_url), &place.topology).await?)
 }
 
 /// Spreads what is published over so many partitions, each with an exchange and a queue of its own; returns the
@@ -127,72 +125,36 @@ pub async fn waiting(place: &Place) -> Result<u32> {
 
 /// Publishes as fast as the broker confirms.
 pub async fn fill(place: &Place, events: impl Iterator<Item = Event<'_>>) -> Result<()> {
-    let publisher = publisher(place).await?;
-    let mut unconfirmed = VecDeque::with_capacity(UNCONFIRMED_MAX);
-    for event in events {
-        if unconfirmed.len() == UNCONFIRMED_MAX
-            && let Some(oldest) = unconfirmed.pop_front()
-        {
-            Unconfirmed::confirmed(oldest).await?;
+    let mut producer = Producer::connect(place).await?;
+    for (number, event) in events.enumerate() {
+        producer.put(&event)?;
+        if number % FILL_TOGETHER == 0 {
+            producer.flush().await?;
+            producer.confirmed_but(UNCONFIRMED_MAX).await?;
         }
-        unconfirmed.push_back(send(&publisher, &event).await?);
     }
-    for sent in unconfirmed {
-        sent.confirmed().await?;
-    }
-    publisher.close().await;
-    Ok(())
+    producer.close().await
 }
 
-/// Sends one event.
-pub async fn send(publisher: &Publisher, event: &Event<'_>) -> Result<Unconfirmed> {
-    Ok(publisher
-        .send(event.routing_key, Some(event.id), event.body)
-        .await?)
-}
-
-/// Sends at a steady rate, on time or late.
+/// Sends at a steady rate, on time or late; returns how late each event left, milliseconds.
 ///
 /// Nothing waits for the worker or for confirms: a stall is met by every event that was due meanwhile.
 pub async fn at_rate<'a>(
-    publisher: &Publisher,
+    producer: &mut Producer,
     started: Instant,
     per_second: f64,
     events: impl Iterator<Item = Event<'a>>,
-) -> Result<Sent> {
-    let mut sent = Sent::default();
+) -> Result<Vec<f64>> {
+    let mut late_ms = Vec::new();
     for (number, event) in events.enumerate() {
         let due = started + Duration::from_secs_f64(number as f64 / per_second);
         while let Some(early) = due.checked_duration_since(Instant::now()) {
+            producer.flush().await?;
             tokio::time::sleep(early.max(TICK)).await;
         }
-        sent.late.push(due.elapsed());
-        sent.unconfirmed.push(send(publisher, &event).await?);
+        late_ms.push(due.elapsed().as_secs_f64() * 1e3);
+        producer.put(&event)?;
     }
-    Ok(sent)
-}
-
-/// What was sent in an open loop.
-#[derive(Default)]
-pub struct Sent {
-    late: Vec<Duration>,
-    unconfirmed: Vec<Unconfirmed>,
-}
-
-impl Sent {
-    /// How late each event left, milliseconds.
-    pub fn late_ms(&self) -> Vec<f64> {
-        self.late
-            .iter()
-            .map(|late| late.as_secs_f64() * 1e3)
-            .collect()
-    }
-
-    /// Waits until the broker has them all.
-    pub async fn confirmed(self) -> Result<()> {
-        for sent in self.unconfirmed {
-            sent.confirmed().await?;
-        }
-        Ok(())
-    }
+    producer.flush().await?;
+    Ok(late_ms)
 }

@@ -13,6 +13,7 @@ mod load;
 mod peers;
 mod plot;
 mod process;
+mod producer;
 mod queries;
 mod replicas;
 mod report;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use paxflow::config::Config;
 use serde_json::json;
 
@@ -47,12 +48,41 @@ struct Arguments {
     /// A smoke test
     #[arg(long)]
     quick: bool,
+    /// Only these, after the drain that their rates depend on
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
+    only: Option<Vec<Part>>,
     /// Instead of all that, a steady load for so many minutes, and whether anything grows
     #[arg(long, value_name = "MINUTES")]
     soak: Option<f64>,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// What is measured besides the drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Nothing else
+    Drain,
+    Peers,
+    Latency,
+    Slowed,
+    /// Long queues, many bookings, and what analysts ask of them
+    Growth,
+    /// Many bookings of one market-day
+    MarketDay,
+    Replicas,
+}
+
+impl Arguments {
+    fn plan(&self) -> &'static Plan {
+        if self.quick { &QUICK } else { &FULL }
+    }
+
+    fn asks_for(&self, part: Part) -> bool {
+        let only = self.only.as_ref();
+        only.is_none_or(|parts| parts.contains(&part))
+    }
 }
 
 /// How much of everything.
@@ -130,7 +160,6 @@ const QUICK: Plan = Plan {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let plan = if arguments.quick { &QUICK } else { &FULL };
     let started = Instant::now();
     let mut servers = Servers::start(&Config::from_env()?).await?;
     let mut report = Report::default();
@@ -141,7 +170,7 @@ async fn main() -> Result<()> {
             (measured, "soak.json")
         }
         None => {
-            let measured = measure(&mut servers, plan, &mut report).await;
+            let measured = measure(&mut servers, &arguments, &mut report).await;
             (measured, "end_to_end.json")
         }
     };
@@ -168,7 +197,8 @@ fn target() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench")
 }
 
-async fn measure(servers: &mut Servers, plan: &Plan, report: &mut Report) -> Result<()> {
+async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let plan = arguments.plan();
     println!("Making the events ...");
     let growing = (plan.growth.drained as f64 + plan.growth.rate * plan.growth.seconds)
         * plan.growth.repeats as f64;
@@ -177,31 +207,57 @@ async fn measure(servers: &mut Servers, plan: &Plan, report: &mut Report) -> Res
 
     println!("Draining {} events ...", plan.drained);
     let (drain, row_by_row) = drain::measure(servers, &events, plan, report).await?;
-    println!("Workers in Python ...");
-    peers::measure(servers, &events, plan.peers, [drain, row_by_row], report).await?;
-    println!("Latency ...");
-    let latencies = latencies(servers, &events, drain, plan, report).await?;
-    println!("A database that is slow for a while ...");
-    slowed::measure(servers, &events, plan.slowed, report).await?;
+    if arguments.asks_for(Part::Peers) {
+        println!("Workers in Python ...");
+        peers::measure(servers, &events, plan.peers, [drain, row_by_row], report).await?;
+    }
+    if arguments.asks_for(Part::Latency) {
+        println!("Latency ...");
+        let latencies = latencies(servers, &events, drain, plan, report).await?;
+        plot_latencies(&latencies)?;
+    }
+    if arguments.asks_for(Part::Slowed) {
+        println!("A database that is slow for a while ...");
+        slowed::measure(servers, &events, plan.slowed, report).await?;
+    }
+    let mut costs = Vec::new();
+    if arguments.asks_for(Part::Growth) {
+        costs = grow(servers, &events, plan, report).await?;
+    }
+    if arguments.asks_for(Part::MarketDay) {
+        println!("With more and more bookings of one market-day ...");
+        let sizes = plan.in_one_market_day;
+        let crowded = growth::with_one_market_day(servers, &events, sizes, plan.growth).await?;
+        growth::report(&crowded, "bookings of one market-day", report);
+        plot_costs(&costs, &crowded)?;
+    }
+    if arguments.asks_for(Part::Replicas) {
+        println!("Replicas ...");
+        for (markets, what) in [(None, "many markets"), (Some(1), "one market")] {
+            let events = Events::generate(plan.replicated, markets)?;
+            replicas::measure(servers, &events, what, plan.replica_runs, report).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A long queue, then more and more bookings, then what analysts wait for where they are the most.
+async fn grow(
+    servers: &mut Servers,
+    events: &Events,
+    plan: &Plan,
+    report: &mut Report,
+) -> Result<Vec<Cost>> {
     println!("With {} events waiting ...", plan.waiting);
-    let place = drain::memory(servers, &events, plan.waiting, report).await?;
+    let place = drain::memory(servers, events, plan.waiting, report).await?;
     println!("With more and more bookings ...");
     let most = (plan.stored_most, &place, plan.waiting);
-    let costs = growth::with_bookings(servers, &events, plan.stored, most, plan.growth).await?;
+    let costs = growth::with_bookings(servers, events, plan.stored, most, plan.growth).await?;
     growth::report(&costs, "bookings", report);
     println!("Analysts ...");
     queries::measure(&place, plan.asked, report).await?;
     place.remove().await?;
-    println!("With more and more bookings of one market-day ...");
-    let sizes = plan.in_one_market_day;
-    let crowded = growth::with_one_market_day(servers, &events, sizes, plan.growth).await?;
-    growth::report(&crowded, "bookings of one market-day", report);
-    println!("Replicas ...");
-    for (markets, what) in [(None, "many markets"), (Some(1), "one market")] {
-        let events = Events::generate(plan.replicated, markets)?;
-        replicas::measure(servers, &events, what, plan.replica_runs, report).await?;
-    }
-    plots(&latencies, &costs, &crowded)
+    Ok(costs)
 }
 
 /// Latency over rate, and of an idle system.
@@ -307,7 +363,7 @@ impl Spent {
     }
 }
 
-fn plots(latencies: &[Latency], costs: &[Cost], crowded: &[Cost]) -> Result<()> {
+fn plot_latencies(latencies: &[Latency]) -> Result<()> {
     let over_rate =
         |of: fn(&Latency) -> f64| latencies.iter().map(|at| (at.rate, of(at))).collect();
     plot::draw(
@@ -328,7 +384,10 @@ fn plots(latencies: &[Latency], costs: &[Cost], crowded: &[Cost]) -> Result<()> 
                 points: over_rate(|at| at.p99),
             },
         ],
-    )?;
+    )
+}
+
+fn plot_costs(costs: &[Cost], crowded: &[Cost]) -> Result<()> {
     let over_stored = |costs: &[Cost]| costs.iter().map(|at| (at.stored, at.cpu)).collect();
     plot::draw(
         &target().join("cost_over_stored.svg"),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::events::Events;
-use crate::load;
 use crate::process::Worker;
+use crate::producer::Producer;
 use crate::report::{Limit, Report};
 use crate::rig::{Place, Servers, committed};
 
@@ -101,20 +101,16 @@ pub async fn measure(servers: &mut Servers, minutes: f64, report: &mut Report) -
 }
 
 async fn send(place: &Place, events: &Events, part: Range<usize>) -> Result<()> {
-    let publisher = load::publisher(place).await?;
+    let mut producer = Producer::connect(place).await?;
     let mut next_burst = tokio::time::interval(BURST_EVERY);
     for start in part.clone().step_by(BURST) {
         next_burst.tick().await;
-        let mut unconfirmed = Vec::with_capacity(BURST);
         for event in events.range(start..part.end.min(start + BURST)) {
-            unconfirmed.push(load::send(&publisher, &event).await?);
+            producer.put(&event)?;
         }
-        for sent in unconfirmed {
-            sent.confirmed().await?;
-        }
+        producer.flush().await?;
     }
-    publisher.close().await;
-    Ok(())
+    producer.close().await
 }
 
 /// What is looked at of a part.

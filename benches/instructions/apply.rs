@@ -1,14 +1,14 @@
 //! What of the program's module binds bookings.
 
-mod booking_columns;
-mod columns;
+mod booking_rows;
+mod rows;
 
 use std::hint::black_box;
 
 use crate::batch::Folded;
 
-/// Makes the parameters of the statement that inserts them.
+/// Makes what COPY reads of them.
 pub fn bind(folded: &Folded<'_>) {
-    let columns = booking_columns::BookingColumns::of(folded.bookings.values());
-    drop(black_box(columns.bind(sqlx::query(""))));
+    let stream: rows::CopyStream = booking_rows::rows(folded.bookings.values());
+    black_box(stream.finish()).expect("every value can be encoded");
 }

@@ -1,5 +1,6 @@
 //! Upserts the bookings of a batch and tells what they replaced.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
@@ -7,7 +8,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::Written;
-use super::booking_columns::BookingColumns;
+use super::booking_rows::rows;
+use super::rows::{Arrays, CopyStream};
 use crate::batch::{ByKey, Newest, Precedence};
 use crate::config::Pooler;
 use crate::event::{Booking, BookingStatus, State};
@@ -37,26 +39,43 @@ impl<'a> Replaced<'a> {
     }
 }
 
+/// How the bookings that are new come into their table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Insertion {
+    /// By COPY, which a twin that inserts one of the same keys makes fail: see [`is_collision`].
+    Copy,
+    /// By a statement that waits for such a twin and leaves its keys alone.
+    Upsert,
+}
+
+/// Whether a twin has inserted a key that this batch was copying.
+pub(super) fn is_collision(error: &sqlx::Error) -> bool {
+    const UNIQUE_VIOLATION: &str = "23505";
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some(UNIQUE_VIOLATION)
+            && error.constraint() == Some("bookings_pkey")
+    })
+}
+
 /// Writes the bookings that are newer than what is stored.
 pub(super) async fn write<'a>(
     connection: &mut PgConnection,
     pooler: Pooler,
     bookings: &'a ByKey<'a, Booking<'a>>,
+    insertion: Insertion,
 ) -> sqlx::Result<(Written, Vec<Replaced<'a>>)> {
     let mut written = Written::default();
     let mut replaced = Vec::with_capacity(bookings.len());
     if bookings.is_empty() {
         return Ok((written, replaced));
     }
-    let inserted = BookingColumns::of(bookings.values())
-        .bind(pooler.query(include_str!("insert_bookings.sql")))
-        .fetch_one(&mut *connection)
-        .await?;
-    let inserted: Vec<String> = inserted.try_get(0)?;
-    let inserted: HashSet<&str> = inserted.iter().map(String::as_str).collect();
+    let new = match insertion {
+        Insertion::Copy => copy_new(connection, pooler, bookings).await?,
+        Insertion::Upsert => insert_new(connection, pooler, bookings).await?,
+    };
     let mut known = Vec::new();
     for (key, newest) in bookings {
-        if inserted.contains(key.as_ref()) {
+        if new.contains(key.as_ref()) {
             written.settle(newest.delivery, Precedence::Newer);
             replaced.push(Replaced::new(newest, None));
         } else {
@@ -86,12 +105,58 @@ pub(super) async fn write<'a>(
         }
     }
     if !newer.is_empty() {
-        BookingColumns::of(newer)
+        rows::<Arrays>(newer)
             .bind(pooler.query(include_str!("update_bookings.sql")))
             .execute(connection)
             .await?;
     }
     Ok((written, replaced))
+}
+
+/// Copies the bookings that are not stored; returns their keys.
+async fn copy_new<'a>(
+    connection: &mut PgConnection,
+    pooler: Pooler,
+    bookings: &'a ByKey<'a, Booking<'a>>,
+) -> sqlx::Result<HashSet<&'a str>> {
+    let keys: Vec<&str> = bookings.keys().map(AsRef::as_ref).collect();
+    let stored = pooler
+        .query(include_str!("stored_bookings.sql"))
+        .bind(keys)
+        .fetch_one(&mut *connection)
+        .await?;
+    let stored: Vec<String> = stored.try_get(0)?;
+    let stored: HashSet<&str> = stored.iter().map(String::as_str).collect();
+    let new = || {
+        let new = |(key, _): &(&Cow<'a, str>, _)| !stored.contains(key.as_ref());
+        bookings.iter().filter(new)
+    };
+    let stream = rows::<CopyStream>(new().map(|(_, newest)| newest)).finish()?;
+    let keys: HashSet<&str> = new().map(|(key, _)| key.as_ref()).collect();
+    if !keys.is_empty() {
+        let mut copy = connection
+            .copy_in_raw(include_str!("copy_bookings.sql"))
+            .await?;
+        copy.send(stream.as_slice()).await?;
+        copy.finish().await?;
+    }
+    Ok(keys)
+}
+
+/// Inserts the bookings that are not stored; returns their keys.
+async fn insert_new<'a>(
+    connection: &mut PgConnection,
+    pooler: Pooler,
+    bookings: &'a ByKey<'a, Booking<'a>>,
+) -> sqlx::Result<HashSet<&'a str>> {
+    let inserted = rows::<Arrays>(bookings.values())
+        .bind(pooler.query(include_str!("insert_bookings.sql")))
+        .fetch_one(connection)
+        .await?;
+    let inserted: Vec<String> = inserted.try_get(0)?;
+    let inserted: HashSet<&str> = inserted.iter().map(String::as_str).collect();
+    let keys = bookings.keys().map(AsRef::as_ref);
+    Ok(keys.filter(|key: &&str| inserted.contains(key)).collect())
 }
 
 /// What a stored booking adds to MarketData; nothing for a tombstone.

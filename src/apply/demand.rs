@@ -3,39 +3,9 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::columns::Column;
+use super::rows::{Arrays, Rows};
 use crate::config::Pooler;
-use crate::market::{DemandKey, Rollup};
-
-#[derive(Default)]
-struct Columns<'a> {
-    keys: Keys<'a>,
-    gross_bookings: Column<i64>,
-    bookings: Column<i64>,
-    cancellations: Column<i64>,
-    used: Column<i64>,
-    no_show: Column<i64>,
-    // As text: the driver would write 0.00 as 0, and whether a row that adds up to nothing has decimals
-    // would depend on the order of its bookings.
-    total_revenue: Column<String>,
-    base_revenue: Column<String>,
-    last_event_at: Column<DateTime<Utc>>,
-}
-
-#[derive(Default)]
-struct Keys<'a> {
-    flight_ids: Column<&'a str>,
-    cabins: Column<&'a str>,
-    currencies: Column<&'a str>,
-}
-
-impl<'a> Keys<'a> {
-    fn push(&mut self, key: &DemandKey<'a>) {
-        self.flight_ids.push(key.flight_id);
-        self.cabins.push(key.cabin);
-        self.currencies.push(key.currency);
-    }
-}
+use crate::market::{Delta, DemandKey, Rollup};
 
 /// Adds every change of the rollup, then removes the rows that it has emptied.
 pub(super) async fn add(
@@ -43,52 +13,48 @@ pub(super) async fn add(
     pooler: Pooler,
     rollup: &Rollup<'_>,
 ) -> sqlx::Result<()> {
-    let mut columns = Columns::default();
-    let mut shrunk = Keys::default();
-    for (key, delta) in rollup.changes() {
-        columns.keys.push(key);
-        columns.gross_bookings.push(delta.demand.gross_bookings);
-        columns.bookings.push(delta.demand.bookings);
-        columns.cancellations.push(delta.demand.cancellations);
-        columns.used.push(delta.demand.used);
-        columns.no_show.push(delta.demand.no_show);
-        columns
-            .total_revenue
-            .push(delta.demand.total_revenue.to_string());
-        columns
-            .base_revenue
-            .push(delta.demand.base_revenue.to_string());
-        columns.last_event_at.push(delta.last_event_at);
-        if delta.demand.gross_bookings < 0 {
-            shrunk.push(key);
+    let (mut changed, mut shrunk) = (Arrays::default(), Arrays::default());
+    for (
+        key,
+        Delta {
+            demand,
+            last_event_at,
+        },
+    ) in rollup.changes()
+    {
+        put_key(key, &mut changed);
+        changed.field::<i64>(demand.gross_bookings);
+        changed.field::<i64>(demand.bookings);
+        changed.field::<i64>(demand.cancellations);
+        changed.field::<i64>(demand.used);
+        changed.field::<i64>(demand.no_show);
+        // As text: the driver would write 0.00 as 0, and whether a row that adds up to nothing has decimals
+        // would depend on the order of its bookings.
+        changed.field::<String>(demand.total_revenue.to_string());
+        changed.field::<String>(demand.base_revenue.to_string());
+        changed.field::<DateTime<Utc>>(*last_event_at);
+        if demand.gross_bookings < 0 {
+            put_key(key, &mut shrunk);
         }
     }
-    if columns.keys.flight_ids.is_empty() {
-        return Ok(());
+    if !changed.is_empty() {
+        changed
+            .bind(pooler.query(include_str!("add_demand.sql")))
+            .execute(&mut *connection)
+            .await?;
     }
-    pooler
-        .query(include_str!("add_demand.sql"))
-        .bind(columns.keys.flight_ids)
-        .bind(columns.keys.cabins)
-        .bind(columns.keys.currencies)
-        .bind(columns.gross_bookings)
-        .bind(columns.bookings)
-        .bind(columns.cancellations)
-        .bind(columns.used)
-        .bind(columns.no_show)
-        .bind(columns.total_revenue)
-        .bind(columns.base_revenue)
-        .bind(columns.last_event_at)
-        .execute(&mut *connection)
-        .await?;
-    if !shrunk.flight_ids.is_empty() {
-        pooler
-            .query(include_str!("delete_empty_demand.sql"))
-            .bind(shrunk.flight_ids)
-            .bind(shrunk.cabins)
-            .bind(shrunk.currencies)
+    if !shrunk.is_empty() {
+        shrunk
+            .bind(pooler.query(include_str!("delete_empty_demand.sql")))
             .execute(connection)
             .await?;
     }
     Ok(())
+}
+
+fn put_key(key: &DemandKey<'_>, row: &mut impl Rows) {
+    row.row();
+    row.field::<&str>(key.flight_id);
+    row.field::<&str>(key.cabin);
+    row.field::<&str>(key.currency);
 }

@@ -6,25 +6,37 @@
 //! holds a key it inserted makes its twins wait in their own insert, before they hold any key of the
 //! second step: no circle is possible.
 
-mod booking_columns;
+mod booking_rows;
 mod bookings;
-mod columns;
 mod demand;
 mod flights;
 mod quarantine;
 mod replay;
+mod rows;
 
 pub use quarantine::forget;
 pub use replay::{CellChange, Preview, Replayed, StillRejected, preview, replay};
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use crate::batch::{self, Delivery, Folded, Precedence, Verdict, VerdictCounts};
 use crate::config::Pooler;
-use crate::db::{Fault, fault_of};
+use crate::db::{Fault, fault_of, nodelay};
 use crate::event::{Reason, Rejected};
 use crate::market::Rollup;
+
+use bookings::Insertion;
+
+/// Below so many bookings COPY, which takes two questions more, costs as much as it saves.
+const COPIED_MIN: usize = 100;
+/// So many batches are upserted after a twin inserted one of our keys, before COPY is tried again: each time costs up to
+/// a batch's work and a line in the server's log, and twins seldom come alone.
+const UPSERTS_AFTER_TWIN: u32 = 200;
 
 /// Who commits: the row of `worker_progress`.
 #[derive(Debug, Clone)]
@@ -35,6 +47,53 @@ pub struct Worker {
     pub started_at: DateTime<Utc>,
     /// What its connections lead to.
     pub pooler: Pooler,
+    inserting: Inserting,
+}
+
+impl Worker {
+    /// A worker that has met no twin yet.
+    pub fn new(id: String, started_at: DateTime<Utc>, pooler: Pooler) -> Self {
+        Self {
+            id,
+            started_at,
+            pooler,
+            inserting: Inserting::new(),
+        }
+    }
+}
+
+/// What decides how a worker inserts bookings.
+#[derive(Debug, Clone)]
+struct Inserting {
+    /// Whether COPY does not wait for the network.
+    copies: bool,
+    /// Batches still to be upserted since a twin was met.
+    upserts: Arc<AtomicU32>,
+}
+
+impl Inserting {
+    fn new() -> Self {
+        Self {
+            copies: nodelay::is_possible(),
+            upserts: Arc::default(),
+        }
+    }
+
+    /// How the next batch inserts so many bookings.
+    fn next(&self, bookings: usize) -> Insertion {
+        if !self.copies || bookings < COPIED_MIN {
+            return Insertion::Upsert;
+        }
+        let one_less = |left: u32| left.checked_sub(1);
+        match self.upserts.fetch_update(Relaxed, Relaxed, one_less) {
+            Ok(_) => Insertion::Upsert,
+            Err(_) => Insertion::Copy,
+        }
+    }
+
+    fn met_a_twin(&self) {
+        self.upserts.store(UPSERTS_AFTER_TWIN, Relaxed);
+    }
 }
 
 /// What became of the entities of one kind.
@@ -111,6 +170,7 @@ impl<'a> Batch<'a> {
             let folded = self.folded.take().unwrap_or_else(|| batch::fold(part));
             match commit(connection, worker, part, folded, None).await {
                 Ok(counts) => self.settle_next(counts),
+                Err(error) if bookings::is_collision(&error) => worker.inserting.met_a_twin(),
                 Err(error) => match fault_of(&error) {
                     Fault::Data { sqlstate } if part.len() == 1 => {
                         let refused = Folded {
@@ -155,11 +215,12 @@ async fn commit(
 ) -> sqlx::Result<VerdictCounts> {
     let last_event_at = folded.last_event_at;
     let pooler = worker.pooler;
+    let insertion = worker.inserting.next(folded.bookings.len());
     let mut transaction = pooler.begin(connection).await?;
     let Effect {
         mut counts,
         rejected,
-    } = write(&mut transaction, pooler, folded).await?;
+    } = write(&mut transaction, pooler, folded, insertion).await?;
     quarantine::set_aside(&mut transaction, pooler, deliveries, &rejected, sqlstate).await?;
     for _ in &rejected {
         counts.count(Verdict::Quarantined);
@@ -182,9 +243,11 @@ async fn write(
     connection: &mut PgConnection,
     pooler: Pooler,
     mut folded: Folded<'_>,
+    insertion: Insertion,
 ) -> sqlx::Result<Effect> {
     let flights = flights::write(connection, pooler, &folded.flights).await?;
-    let (bookings, replaced) = bookings::write(connection, pooler, &folded.bookings).await?;
+    let (bookings, replaced) =
+        bookings::write(connection, pooler, &folded.bookings, insertion).await?;
     let mut rollup = Rollup::default();
     for change in &replaced {
         if let Some(counted) = &change.stored {

@@ -126,11 +126,8 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
 
     arguments.tell("Running the worker on them ...");
     let pool = db::pool::open(options.clone(), config.pool);
-    let identity = apply::Worker {
-        id: format!("demo-{}", Utc::now().timestamp_millis()),
-        started_at: Utc::now(),
-        pooler: config.pool.pooler,
-    };
+    let id = format!("demo-{}", Utc::now().timestamp_millis());
+    let identity = apply::Worker::new(id, Utc::now(), config.pool.pooler);
     let worker = Worker {
         identity,
         amqp_url: config.amqp_url()?.clone(),

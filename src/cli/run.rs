@@ -159,11 +159,7 @@ pub(super) fn identity(pooler: Pooler) -> apply::Worker {
         std::process::id(),
         started_at.timestamp_millis()
     );
-    apply::Worker {
-        id,
-        started_at,
-        pooler,
-    }
+    apply::Worker::new(id, started_at, pooler)
 }
 
 /// SIGTERM or SIGINT requests a stop; a second one ends the process where it stands, which loses

@@ -5,6 +5,7 @@ pub mod client;
 pub mod drop;
 mod holders;
 pub mod migrate;
+pub mod nodelay;
 pub mod pool;
 pub mod pooler;
 pub mod reference;

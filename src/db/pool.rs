@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
 
+use super::nodelay;
 use crate::config::{PoolConfig, Pooler};
 
 /// How long a caller waits for a connection.
@@ -42,6 +43,10 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // The first statement on a dead connection fails as fast as a ping would.
         .test_before_acquire(false)
+        .after_connect(|_, _| {
+            nodelay::set();
+            Box::pin(async { Ok(()) })
+        })
         .after_release(move |connection, _| {
             let keep = returned_to
                 .get()

@@ -248,7 +248,7 @@ mod tests {
                 false,
             ),
             ("DROP VIEW market_data", false),
-            ("DROP INDEX bookings_active", false),
+            ("DROP INDEX bookings_flight", false),
             ("CREATE TABLE meals (id bigint)", false),
         ] {
             assert_eq!(split(sql).unwrap()[0].may_lose_data(), loses, "{sql}");

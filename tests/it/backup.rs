@@ -167,7 +167,7 @@ async fn what_is_restored_is_what_was_backed_up() {
         everything(&mut connection).await,
         everything(&mut source.connection).await,
     );
-    assert!(expected.contains(PASSENGER) && expected.contains("bookings_active"));
+    assert!(expected.contains(PASSENGER) && expected.contains("bookings_flight"));
     assert_same_rows(&found, &expected);
     assert_exact(&mut connection).await;
     let next = "INSERT INTO users (email, display_name) VALUES ('x', 'x') RETURNING user_id";

@@ -91,10 +91,10 @@ const DATABASE: [(&str, &str, &str, &str); 19] = [
         "ALTER TABLE flights DISABLE ROW LEVEL SECURITY",
     ),
     (
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'bookings_active'::regclass",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'bookings_flight'::regclass",
         "invalid_index",
-        "bookings_active",
-        "REINDEX INDEX bookings_active",
+        "bookings_flight",
+        "REINDEX INDEX bookings_flight",
     ),
     (
         "ALTER TABLE airports DISABLE TRIGGER airports_date_their_flights",

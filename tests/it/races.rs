@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
+use paxflow::apply::Worker;
 use paxflow::batch::VerdictCounts;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
@@ -17,7 +18,8 @@ use tokio::task::JoinSet;
 use crate::events::{booking, flight};
 use crate::history::Generator;
 use crate::model;
-use crate::support::{Database, assert_exact, drift, dump, execute};
+use crate::process::until;
+use crate::support::{Applier, Database, assert_exact, drift, dump, execute};
 
 const HOT_FLIGHTS: usize = 30;
 const HOT_BOOKINGS: usize = 120;
@@ -77,8 +79,27 @@ impl HotBatches {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn hot_keys_never_deadlock_and_stay_exact() {
+    race(200, |_| {}).await;
+}
+
+/// Those who have met a twin leave COPY alone for a while; these forget it at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn hot_keys_that_are_copied_never_deadlock_and_stay_exact() {
+    let forget = |applier: &mut Applier| {
+        let Worker {
+            id,
+            started_at,
+            pooler,
+            ..
+        } = applier.worker.clone();
+        applier.worker = Worker::new(id, started_at, pooler);
+    };
+    race(100, forget).await;
+}
+
+/// Lets appliers write the same rows at the same time; each does something of its own between two of its batches.
+async fn race(batches_each: usize, between: fn(&mut Applier)) {
     const APPLIERS: usize = 4;
-    const BATCHES: usize = 200;
     const BATCH_EVENTS: usize = 100;
     let database = Database::new().await;
     // Without it the appliers drift apart and hardly ever want the same rows at the same time.
@@ -91,8 +112,9 @@ async fn hot_keys_never_deadlock_and_stay_exact() {
             let mut batches = HotBatches::new(number, APPLIERS);
             let mut counts = VerdictCounts::default();
             let mut sent = Vec::new();
-            for _ in 0..BATCHES {
+            for _ in 0..batches_each {
                 let batch = batches.next(BATCH_EVENTS);
+                between(&mut applier);
                 start.wait().await;
                 counts = counts + applier.apply(&batch).await;
                 sent.extend(batch);
@@ -111,7 +133,10 @@ async fn hot_keys_never_deadlock_and_stay_exact() {
     let counts = counts
         .into_iter()
         .fold(VerdictCounts::default(), |sum, counts| sum + counts);
-    assert_eq!(counts.total(), (APPLIERS * BATCHES * BATCH_EVENTS) as u64);
+    assert_eq!(
+        counts.total(),
+        (APPLIERS * batches_each * BATCH_EVENTS) as u64
+    );
     assert_eq!(counts.applied + counts.stale, counts.total());
     assert!(
         counts.stale > 0,
@@ -122,6 +147,43 @@ async fn hot_keys_never_deadlock_and_stay_exact() {
     for (query, expected) in model::QUERIES.iter().zip(model::expect(&sent)) {
         assert_eq!(dump(&mut connection, query).await, expected, "{query}");
     }
+}
+
+#[tokio::test]
+async fn a_booking_that_a_twin_inserts_while_it_is_copied_counts_once() {
+    const BOOKINGS: usize = 150;
+    let database = Database::new().await;
+    let (mut first, mut second) = (database.applier().await, database.applier().await);
+    let mut gate = database.connect().await;
+    let mut observer = database.connect().await;
+    // Stops the first one before its commit, with its booking inserted.
+    execute(&mut gate, "BEGIN; LOCK TABLE worker_progress IN SHARE MODE").await;
+    let bookings = |keys: std::ops::Range<usize>| {
+        let key = |key| booking(json!({ "booking_id": format!("B{key}") }));
+        keys.map(key).collect::<Vec<_>>()
+    };
+    let (early, all) = (bookings(7..8), bookings(0..BOOKINGS));
+    let early = tokio::spawn(async move { first.apply(&early).await });
+    waits_in(&mut observer, "INSERT INTO worker_progress").await;
+    let late = tokio::spawn(async move { second.apply(&all).await });
+    waits_in(&mut observer, "COPY bookings").await;
+    execute(&mut gate, "COMMIT").await;
+    assert_eq!(early.await.unwrap().applied, 1);
+    let counts = late.await.unwrap();
+    assert_eq!((counts.applied, counts.duplicate), (BOOKINGS as u64 - 1, 1));
+    assert_exact(&mut observer).await;
+}
+
+/// Waits until a session waits for a lock in a statement with this text.
+async fn waits_in(observer: &mut PgConnection, statement: &str) {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%{statement}%'"
+    );
+    until(statement, async || {
+        (dump(observer, &waiting).await == "1\n").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

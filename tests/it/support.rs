@@ -139,11 +139,7 @@ impl Database {
         let id = format!("test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         Applier {
             connection,
-            worker: Worker {
-                id,
-                started_at: Utc::now(),
-                pooler: Pooler::None,
-            },
+            worker: Worker::new(id, Utc::now(), Pooler::None),
         }
     }
 }

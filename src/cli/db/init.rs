@@ -90,11 +90,8 @@ async fn add_sample(connection: &mut PgConnection, batch_max: usize) -> Result<V
         .filter(|line| !line.is_empty())
         .map(deliver)
         .collect::<Result<Vec<_>>>()?;
-    let worker = apply::Worker {
-        id: format!("init-{}", Utc::now().timestamp_millis()),
-        started_at: Utc::now(),
-        pooler: Pooler::None,
-    };
+    let id = format!("init-{}", Utc::now().timestamp_millis());
+    let worker = apply::Worker::new(id, Utc::now(), Pooler::None);
     let mut counts = VerdictCounts::default();
     for batch in deliveries.chunks(batch_max) {
         counts = counts
