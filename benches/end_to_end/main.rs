@@ -110,7 +110,7 @@ struct Plan {
 }
 
 const FULL: Plan = Plan {
-    drained: 100_000,
+    drained: 200_000,
     row_by_row: 2_000,
     peers: [60_000, 3_000],
     rounds: 2,

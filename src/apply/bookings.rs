@@ -1,8 +1,5 @@
 //! Upserts the bookings of a batch and tells what they replaced.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
-
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -74,8 +71,8 @@ pub(super) async fn write<'a>(
         Insertion::Upsert => insert_new(connection, pooler, bookings).await?,
     };
     let mut known = Vec::new();
-    for (key, newest) in bookings {
-        if new.contains(key.as_ref()) {
+    for ((key, newest), is_new) in bookings.iter().zip(new) {
+        if is_new {
             written.settle(newest.delivery, Precedence::Newer);
             replaced.push(Replaced::new(newest, None));
         } else {
@@ -113,50 +110,53 @@ pub(super) async fn write<'a>(
     Ok((written, replaced))
 }
 
-/// Copies the bookings that are not stored; returns their keys.
-async fn copy_new<'a>(
+/// Copies the bookings that are not stored; tells of each whether it is one of them.
+async fn copy_new(
     connection: &mut PgConnection,
     pooler: Pooler,
-    bookings: &'a ByKey<'a, Booking<'a>>,
-) -> sqlx::Result<HashSet<&'a str>> {
+    bookings: &ByKey<'_, Booking<'_>>,
+) -> sqlx::Result<Vec<bool>> {
     let keys: Vec<&str> = bookings.keys().map(AsRef::as_ref).collect();
     let stored = pooler
         .query(include_str!("stored_bookings.sql"))
         .bind(keys)
         .fetch_one(&mut *connection)
         .await?;
-    let stored: Vec<String> = stored.try_get(0)?;
-    let stored: HashSet<&str> = stored.iter().map(String::as_str).collect();
-    let new = || {
-        let new = |(key, _): &(&Cow<'a, str>, _)| !stored.contains(key.as_ref());
-        bookings.iter().filter(new)
-    };
-    let stream = rows::<CopyStream>(new().map(|(_, newest)| newest)).finish()?;
-    let keys: HashSet<&str> = new().map(|(key, _)| key.as_ref()).collect();
-    if !keys.is_empty() {
+    let is_stored = are_among(bookings, stored.try_get(0)?);
+    let new = bookings.values().zip(&is_stored);
+    let new = new.filter_map(|(newest, is_stored)| (!is_stored).then_some(newest));
+    let stream: CopyStream = rows(new);
+    if !stream.is_empty() {
         let mut copy = connection
             .copy_in_raw(include_str!("copy_bookings.sql"))
             .await?;
-        copy.send(stream.as_slice()).await?;
+        copy.send(stream.finish()?.as_slice()).await?;
         copy.finish().await?;
     }
-    Ok(keys)
+    Ok(is_stored.into_iter().map(|is_stored| !is_stored).collect())
 }
 
-/// Inserts the bookings that are not stored; returns their keys.
-async fn insert_new<'a>(
+/// Inserts the bookings that are not stored; tells of each whether it is one of them.
+async fn insert_new(
     connection: &mut PgConnection,
     pooler: Pooler,
-    bookings: &'a ByKey<'a, Booking<'a>>,
-) -> sqlx::Result<HashSet<&'a str>> {
+    bookings: &ByKey<'_, Booking<'_>>,
+) -> sqlx::Result<Vec<bool>> {
     let inserted = rows::<Arrays>(bookings.values())
         .bind(pooler.query(include_str!("insert_bookings.sql")))
         .fetch_one(connection)
         .await?;
-    let inserted: Vec<String> = inserted.try_get(0)?;
-    let inserted: HashSet<&str> = inserted.iter().map(String::as_str).collect();
-    let keys = bookings.keys().map(AsRef::as_ref);
-    Ok(keys.filter(|key: &&str| inserted.contains(key)).collect())
+    Ok(are_among(bookings, inserted.try_get(0)?))
+}
+
+/// Tells of each booking, in their order, whether its key is among some that all are keys of them.
+fn are_among(bookings: &ByKey<'_, Booking<'_>>, mut keys: Vec<String>) -> Vec<bool> {
+    keys.sort_unstable();
+    let mut keys = keys.iter().peekable();
+    bookings
+        .keys()
+        .map(|key| keys.next_if(|next| *next == key).is_some())
+        .collect()
 }
 
 /// What a stored booking adds to MarketData; nothing for a tombstone.

@@ -130,6 +130,11 @@ impl CopyStream {
     const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
     const TRAILER: i16 = -1;
 
+    /// Whether there is no row.
+    pub(super) fn is_empty(&self) -> bool {
+        self.row == 0
+    }
+
     /// The stream, whole.
     ///
     /// # Errors

@@ -22,18 +22,8 @@ LEFT JOIN LATERAL (
            sum(price_total * (status <> 'cancelled')::integer) AS total_revenue,
            sum(price_base * (status <> 'cancelled')::integer) AS base_revenue,
            max(last_event_at) AS last_event_at
-    FROM (
-        -- A branch for each partial index of bookings.
-        SELECT status, price_total, price_base, last_event_at
-        FROM bookings
-        WHERE deleted_at IS NULL AND status <> 'cancelled'
-          AND flight_id = m.flight_id AND cabin = m.cabin AND currency = m.currency
-        UNION ALL
-        SELECT status, price_total, price_base, last_event_at
-        FROM bookings
-        WHERE deleted_at IS NULL AND status = 'cancelled'
-          AND flight_id = m.flight_id AND cabin = m.cabin AND currency = m.currency
-    ) b
+    FROM bookings
+    WHERE flight_id = m.flight_id AND cabin = m.cabin AND currency = m.currency
     HAVING count(*) > 0
 ) t ON true
 ON CONFLICT (flight_id, cabin, currency) DO UPDATE
