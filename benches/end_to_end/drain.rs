@@ -157,7 +157,7 @@ impl Rates {
                 let deliveries = events.deliveries(all);
                 let before = Cpu::of(std::process::id())?;
                 self.bare_apply
-                    .push(limits::bare_apply(&place, &deliveries).await?);
+                    .push(limits::bare_apply(&place, deliveries).await?);
                 self.bare_apply_cpu.push(before.per_million(plan.drained)?);
                 self.copy.push(limits::copy(&place).await?);
                 place.assert_exact().await?;

@@ -69,6 +69,7 @@ async fn with_stored(
 ) -> Result<Cost> {
     let mut used = fill_until(place, events, used, size).await?;
     let stored = bookings(place).await?;
+    place.tidy().await?;
     let (mut cpu, mut p99) = (Vec::new(), Vec::new());
     for repeat in 0..extent.repeats {
         let measured = used..used + extent.drained;
@@ -101,7 +102,8 @@ pub async fn with_one_market_day(
         let events = (extent.drained + extent.at_rate()) * extent.repeats;
         let day = Extremes::new(*size, events, elsewhere)?;
         let place = servers.place().await?;
-        limits::apply(&place, &day.stored.deliveries(0..day.stored.len()), 1_000).await?;
+        limits::apply(&place, day.stored.deliveries(0..day.stored.len()), 1_000).await?;
+        place.tidy().await?;
         let (mut cpu, mut p99, mut used) = (Vec::new(), Vec::new(), 0);
         for repeat in 0..extent.repeats {
             load::fill(&place, day.stream.range(used..used + extent.drained)).await?;
@@ -194,7 +196,7 @@ async fn fill_until(
         }
         // Seven of ten events are a new booking.
         let next = (used + (missing / 0.7) as usize + 100).min(events.len());
-        limits::apply(place, &events.deliveries(used..next), 1_000).await?;
+        limits::apply(place, events.deliveries(used..next), 1_000).await?;
         used = next;
     }
 }

@@ -58,7 +58,7 @@ impl Watch {
         let flight_id = format!("canary-{number}");
         let mut events = Events::default();
         events.push(&flight(&flight_id, "QQQ", &destination))?;
-        crate::limits::apply(place, &events.deliveries(0..1), 1).await?;
+        crate::limits::apply(place, events.deliveries(0..1), 1).await?;
         Ok(Self {
             connection: place.connect().await?,
             destination,

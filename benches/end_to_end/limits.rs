@@ -11,6 +11,7 @@ use paxflow::broker::Subscription;
 use paxflow::config::{PoolConfig, Pooler, Secret};
 use paxflow::db;
 use sqlx::postgres::PgPoolCopyExt;
+use tokio::sync::oneshot;
 
 use crate::rig::Place;
 
@@ -44,8 +45,9 @@ pub async fn bare_drain(place: &Place, events: usize) -> Result<f64> {
     Ok(rate)
 }
 
-/// Applies deliveries from memory, in batches, over one connection like the worker's.
-pub async fn apply(place: &Place, deliveries: &[Delivery], batch: usize) -> Result<()> {
+/// Applies deliveries from memory, in batches, over one connection like the worker's. As there, the next batch is decoded
+/// while one commits.
+pub async fn apply(place: &Place, deliveries: Vec<Delivery>, batch: usize) -> Result<()> {
     let options = db::options(&Secret::new(&place.database_url), "bench")?;
     let one = PoolConfig {
         size: 1,
@@ -54,22 +56,40 @@ pub async fn apply(place: &Place, deliveries: &[Delivery], batch: usize) -> Resu
         pooler: Pooler::None,
     };
     let pool = db::pool::open(options, one);
-    let mut connection = pool.acquire().await?;
     let id = format!("bench-{}", Utc::now().timestamp_micros());
     let worker = apply::Worker::new(id, Utc::now(), Pooler::None);
-    for part in deliveries.chunks(batch) {
-        apply::apply(&mut connection, &worker, part).await?;
+    let mut deliveries = deliveries.into_iter();
+    let mut before = tokio::spawn(async { anyhow::Ok(()) });
+    loop {
+        let part: Vec<Delivery> = deliveries.by_ref().take(batch).collect();
+        if part.is_empty() {
+            break;
+        }
+        let (decoded, decoding) = oneshot::channel();
+        let (pool, worker) = (pool.clone(), worker.clone());
+        before = tokio::spawn(async move {
+            let mut batch = apply::Batch::of(&part);
+            before.await??;
+            // From here on the next one is decoded.
+            decoded.send(()).ok();
+            let mut connection = pool.acquire().await?;
+            Ok(batch.apply(&mut connection, &worker).await?)
+        });
+        if decoding.await.is_err() {
+            break;
+        }
     }
-    drop(connection);
+    before.await??;
     pool.close().await;
     Ok(())
 }
 
 /// Events a second of the worker's own transaction, fed from memory.
-pub async fn bare_apply(place: &Place, deliveries: &[Delivery]) -> Result<f64> {
+pub async fn bare_apply(place: &Place, deliveries: Vec<Delivery>) -> Result<f64> {
+    let events = deliveries.len() as f64;
     let started = Instant::now();
     apply(place, deliveries, BATCH_MAX).await?;
-    Ok(deliveries.len() as f64 / started.elapsed().as_secs_f64())
+    Ok(events / started.elapsed().as_secs_f64())
 }
 
 /// Rows a second that COPY writes into an empty table like `bookings`, with all of its indexes and checks.

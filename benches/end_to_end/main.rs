@@ -48,7 +48,7 @@ struct Arguments {
     /// A smoke test
     #[arg(long)]
     quick: bool,
-    /// Only these, after the drain that their rates depend on
+    /// Only these; peers and latency after the drain that they are compared with
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
     only: Option<Vec<Part>>,
     /// Instead of all that, a steady load for so many minutes, and whether anything grows
@@ -59,15 +59,17 @@ struct Arguments {
     bench: bool,
 }
 
-/// What is measured besides the drain.
+/// A part of what is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Nothing else
+    /// A long queue beside its limits
     Drain,
+    /// Workers in Python
     Peers,
     Latency,
+    /// A database that is slow for a while
     Slowed,
-    /// Long queues, many bookings, and what analysts ask of them
+    /// A longer queue, many bookings, and what analysts ask of them
     Growth,
     /// Many bookings of one market-day
     MarketDay,
@@ -79,9 +81,9 @@ impl Arguments {
         if self.quick { &QUICK } else { &FULL }
     }
 
-    fn asks_for(&self, part: Part) -> bool {
+    fn asks_for(&self, any_of: &[Part]) -> bool {
         let only = self.only.as_ref();
-        only.is_none_or(|parts| parts.contains(&part))
+        only.is_none_or(|only| any_of.iter().any(|part| only.contains(part)))
     }
 }
 
@@ -127,7 +129,7 @@ const FULL: Plan = Plan {
         seconds: 8.0,
         repeats: 3,
     },
-    replicated: 30_000,
+    replicated: 100_000,
     replica_runs: 10,
     asked: 1_000,
     slowed: 10.0,
@@ -205,37 +207,43 @@ async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Repo
     let total = (plan.stored_most as f64 * 1.5 + growing) as usize;
     let events = Events::generate(total.max(plan.drained).max(plan.waiting), None)?;
 
-    println!("Draining {} events ...", plan.drained);
-    let (drain, row_by_row) = drain::measure(servers, &events, plan, report).await?;
-    if arguments.asks_for(Part::Peers) {
-        println!("Workers in Python ...");
-        peers::measure(servers, &events, plan.peers, [drain, row_by_row], report).await?;
+    if arguments.asks_for(&[Part::Drain, Part::Peers, Part::Latency]) {
+        println!("Draining {} events ...", plan.drained);
+        let (drain, row_by_row) = drain::measure(servers, &events, plan, report).await?;
+        if arguments.asks_for(&[Part::Peers]) {
+            println!("Workers in Python ...");
+            peers::measure(servers, &events, plan.peers, [drain, row_by_row], report).await?;
+        }
+        if arguments.asks_for(&[Part::Latency]) {
+            println!("Latency ...");
+            let latencies = latencies(servers, &events, drain, plan, report).await?;
+            plot_latencies(&latencies)?;
+        }
     }
-    if arguments.asks_for(Part::Latency) {
-        println!("Latency ...");
-        let latencies = latencies(servers, &events, drain, plan, report).await?;
-        plot_latencies(&latencies)?;
-    }
-    if arguments.asks_for(Part::Slowed) {
+    if arguments.asks_for(&[Part::Slowed]) {
         println!("A database that is slow for a while ...");
         slowed::measure(servers, &events, plan.slowed, report).await?;
     }
     let mut costs = Vec::new();
-    if arguments.asks_for(Part::Growth) {
+    if arguments.asks_for(&[Part::Growth]) {
         costs = grow(servers, &events, plan, report).await?;
     }
-    if arguments.asks_for(Part::MarketDay) {
+    if arguments.asks_for(&[Part::MarketDay]) {
         println!("With more and more bookings of one market-day ...");
         let sizes = plan.in_one_market_day;
         let crowded = growth::with_one_market_day(servers, &events, sizes, plan.growth).await?;
         growth::report(&crowded, "bookings of one market-day", report);
         plot_costs(&costs, &crowded)?;
     }
-    if arguments.asks_for(Part::Replicas) {
+    if arguments.asks_for(&[Part::Replicas]) {
         println!("Replicas ...");
-        for (markets, what) in [(None, "many markets"), (Some(1), "one market")] {
+        for (markets, what, order) in [
+            (None, "many markets", &replicas::WITH_PARTITIONS[..]),
+            (Some(1), "one market", &replicas::ON_ONE_QUEUE[..]),
+        ] {
             let events = Events::generate(plan.replicated, markets)?;
-            replicas::measure(servers, &events, what, plan.replica_runs, report).await?;
+            let order = &order[..order.len().min(plan.replica_runs)];
+            replicas::measure(servers, &events, what, order, report).await?;
         }
     }
     Ok(())

@@ -19,11 +19,8 @@ const TOP_MARKETS: &str = "SELECT origin, destination, sum(booking_count) AS boo
 
 /// Asks each question many times over the stored bookings.
 pub async fn measure(place: &Place, times: usize, report: &mut Report) -> Result<()> {
+    place.tidy().await?;
     let mut connection = place.connect().await?;
-    // What a server does by itself within minutes.
-    for statement in ["VACUUM ANALYZE", "CHECKPOINT"] {
-        sqlx::raw_sql(statement).execute(&mut connection).await?;
-    }
     let keys: Vec<(String, String, NaiveDate)> = sqlx::query_as(
         "SELECT DISTINCT ON (md5(f.flight_id)) f.origin, f.destination, f.data_date \
          FROM flight_demand d JOIN flights f USING (flight_id) \

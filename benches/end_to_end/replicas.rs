@@ -8,8 +8,8 @@ use crate::process::Worker;
 use crate::report::{Limit, Report, median};
 use crate::rig::Servers;
 
-/// There and back, so that a machine that slows down slows them all.
-const ORDER: [(usize, Way); 10] = [
+/// So many workers and how they divide the queue: there and back, so that a machine that slows down slows them all.
+pub const WITH_PARTITIONS: [(usize, Way); 10] = [
     (1, Way::Shared),
     (2, Way::Shared),
     (4, Way::Shared),
@@ -21,27 +21,36 @@ const ORDER: [(usize, Way); 10] = [
     (2, Way::Shared),
     (1, Way::Shared),
 ];
+/// The same without partitions.
+pub const ON_ONE_QUEUE: [(usize, Way); 6] = [
+    (1, Way::Shared),
+    (2, Way::Shared),
+    (4, Way::Shared),
+    (4, Way::Shared),
+    (2, Way::Shared),
+    (1, Way::Shared),
+];
 
 /// How workers divide what is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub enum Way {
     /// All consume one queue.
     Shared,
     /// Each is the active consumer of a partition.
     Partitioned,
 }
 
-/// Drains the same events with each number of workers; so many of the runs are made.
+/// Drains the same events with each number of workers.
 pub async fn measure(
     servers: &mut Servers,
     events: &Events,
     what: &str,
-    runs: usize,
+    order: &[(usize, Way)],
     report: &mut Report,
 ) -> Result<()> {
     let mut rates = Vec::new();
     let mut deadlocks = 0;
-    for (replicas, way) in ORDER.into_iter().take(runs) {
+    for (replicas, way) in order.iter().copied() {
         let (rate, seen) = run(servers, events, replicas, way).await?;
         rates.push((replicas, way, rate));
         deadlocks += seen;

@@ -38,6 +38,8 @@ impl Servers {
             });
         }
         let options = Options {
+            // A small server as people run it: the sandbox's own share of memory is that of a demo.
+            postgresql_settings: vec![("shared_buffers".to_owned(), "1GB".to_owned())],
             rabbitmq_plugins: vec!["rabbitmq_consistent_hash_exchange"],
             ..Options::default()
         };
@@ -167,6 +169,15 @@ impl Place {
     pub async fn connect(&self) -> Result<PgConnection> {
         let options = db::options(&Secret::new(&self.database_url), "bench")?;
         Ok(db::connect(&options).await?)
+    }
+
+    /// Does what a server does by itself within minutes, so that it is not done in the midst of a measurement.
+    pub async fn tidy(&self) -> Result<()> {
+        let mut connection = self.connect().await?;
+        for statement in ["VACUUM ANALYZE", "CHECKPOINT"] {
+            sqlx::raw_sql(statement).execute(&mut connection).await?;
+        }
+        Ok(connection.close().await?)
     }
 
     /// Has a worker drain what was published, and asks the oracle.
