@@ -17,11 +17,13 @@ use crate::report::{median, quantile};
 use crate::rig::{Place, committed, received};
 
 /// Bookings a second whose way is watched.
-const CANARIES_PER_SECOND: f64 = 50.0;
+const CANARIES_PER_SECOND: f64 = 200.0;
 /// How often an analyst looks while something is on its way.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// The same in an idle system, where looking disturbs nothing.
 const LOOK_IDLE_EVERY: Duration = Duration::from_micros(200);
+/// How often a consumer acknowledges that does nothing else.
+const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(5);
 /// How long anything may take to be seen.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
 /// A worker begins with one delivery in hand; after so many it has as many as it may.
@@ -213,6 +215,8 @@ pub async fn of_broker(place: &Place, load: &Events, rate: f64, seconds: f64) ->
                 seen.push(Instant::now());
             }
             subscription.ack_up_to(last.tag).await?;
+            // As long as a small batch takes: a worker does not acknowledge more often either.
+            tokio::time::sleep(ACKNOWLEDGE_EVERY).await;
         }
         subscription.hand_back().await;
         anyhow::Ok(seen)

@@ -112,7 +112,7 @@ struct Plan {
 }
 
 const FULL: Plan = Plan {
-    drained: 200_000,
+    drained: 150_000,
     row_by_row: 2_000,
     peers: [60_000, 3_000],
     rounds: 2,
@@ -126,10 +126,10 @@ const FULL: Plan = Plan {
     growth: Extent {
         drained: 30_000,
         rate: 1_000.0,
-        seconds: 8.0,
+        seconds: 6.0,
         repeats: 3,
     },
-    replicated: 100_000,
+    replicated: 60_000,
     replica_runs: 10,
     asked: 1_000,
     slowed: 10.0,

@@ -4,7 +4,7 @@
 //! Locks are taken in one global order: flights, bookings, flight_demand, quarantined_events, each in
 //! ascending order of its key. Rows are never deleted from `flights` and `bookings`, so a batch that
 //! holds a key it inserted makes its twins wait in their own insert, before they hold any key of the
-//! second step: no circle is possible.
+//! second step: no circle is possible. That holds for bookings that are copied as for those that are inserted.
 
 mod booking_rows;
 mod bookings;
