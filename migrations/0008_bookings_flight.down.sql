@@ -1,13 +1,4 @@
--- The lowest and highest price of a flight, cabin and currency are its first and last entry, so they
--- are never stored; also finds the active bookings of a flight.
-CREATE INDEX bookings_active ON bookings (flight_id, cabin, currency, price_total)
-    WHERE deleted_at IS NULL AND status <> 'cancelled';
--- The cancelled bookings of a flight, for the activity of its market; apart from the active ones, so
--- that cancelling the cheapest bookings leaves nothing to step over.
-CREATE INDEX bookings_cancelled ON bookings (flight_id)
-    WHERE deleted_at IS NULL AND status = 'cancelled';
-DROP INDEX bookings_flight;
-
+-- The views before the indexes, as a reader locks them; and the drop first, since it takes the stronger lock.
 CREATE OR REPLACE VIEW market_fares AS
 SELECT f.origin, f.destination, f.data_date, d.cabin, d.currency,
        sum(d.booking_count)::bigint AS booking_count,
@@ -59,3 +50,14 @@ SELECT origin, destination, data_date, activity_date, cabin, currency,
        sum(cancelled_revenue) AS cancelled_revenue
 FROM activity
 GROUP BY origin, destination, data_date, activity_date, cabin, currency;
+
+DROP INDEX bookings_flight;
+
+-- The lowest and highest price of a flight, cabin and currency are its first and last entry, so they
+-- are never stored; also finds the active bookings of a flight.
+CREATE INDEX bookings_active ON bookings (flight_id, cabin, currency, price_total)
+    WHERE deleted_at IS NULL AND status <> 'cancelled';
+-- The cancelled bookings of a flight, for the activity of its market; apart from the active ones, so
+-- that cancelling the cheapest bookings leaves nothing to step over.
+CREATE INDEX bookings_cancelled ON bookings (flight_id)
+    WHERE deleted_at IS NULL AND status = 'cancelled';

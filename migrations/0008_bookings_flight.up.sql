@@ -1,10 +1,10 @@
 -- One index of bookings in place of two, without what changes most: a new price or a cancellation writes the row alone.
--- On a big table, build it beforehand: CREATE INDEX CONCURRENTLY bookings_flight ON bookings (flight_id, cabin, currency).
+-- On a big table, build it beforehand: CREATE INDEX CONCURRENTLY bookings_flight ON bookings (flight_id, cabin, currency),
+-- and see that it was built to its end (paxflow doctor).
 
 CREATE INDEX IF NOT EXISTS bookings_flight ON bookings (flight_id, cabin, currency);
-DROP INDEX bookings_active;
-DROP INDEX bookings_cancelled;
 
+-- The views before the indexes: a reader locks its view, then bookings.
 CREATE OR REPLACE VIEW market_fares AS
 SELECT f.origin, f.destination, f.data_date, d.cabin, d.currency,
        sum(d.booking_count)::bigint AS booking_count,
@@ -40,3 +40,6 @@ CROSS JOIN LATERAL (VALUES
 ) AS happened (at, gross, cancelled, gross_revenue, cancelled_revenue)
 WHERE f.deleted_at IS NULL AND f.status <> 'cancelled' AND happened.at IS NOT NULL
 GROUP BY f.origin, f.destination, f.data_date, activity_date, b.cabin, b.currency;
+
+DROP INDEX bookings_active;
+DROP INDEX bookings_cancelled;

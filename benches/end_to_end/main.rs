@@ -52,7 +52,7 @@ struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
     only: Option<Vec<Part>>,
     /// Instead of all that, a steady load for so many minutes, and whether anything grows
-    #[arg(long, value_name = "MINUTES")]
+    #[arg(long, value_name = "MINUTES", conflicts_with = "only")]
     soak: Option<f64>,
     /// Given by cargo
     #[arg(long, hide = true)]
@@ -173,7 +173,11 @@ async fn main() -> Result<()> {
         }
         None => {
             let measured = measure(&mut servers, &arguments, &mut report).await;
-            (measured, "end_to_end.json")
+            let name = match arguments.only {
+                Some(_) => "parts.json",
+                None => "end_to_end.json",
+            };
+            (measured, name)
         }
     };
     servers.stop().await?;
@@ -233,7 +237,9 @@ async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Repo
         let sizes = plan.in_one_market_day;
         let crowded = growth::with_one_market_day(servers, &events, sizes, plan.growth).await?;
         growth::report(&crowded, "bookings of one market-day", report);
-        plot_costs(&costs, &crowded)?;
+        if !costs.is_empty() {
+            plot_costs(&costs, &crowded)?;
+        }
     }
     if arguments.asks_for(&[Part::Replicas]) {
         println!("Replicas ...");

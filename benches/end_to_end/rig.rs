@@ -41,8 +41,6 @@ impl Servers {
             // A small server as people run it: the sandbox's own share of memory is that of a demo.
             postgresql_settings: vec![("shared_buffers".to_owned(), "1GB".to_owned())],
             rabbitmq_plugins: vec!["rabbitmq_consistent_hash_exchange"],
-            // Where it shares two cores with all the others, its threads had better not wake each other across them.
-            rabbitmq_vm_arguments: "+S 1:1",
             ..Options::default()
         };
         let sandbox = Sandbox::start(&options).await?;

@@ -42,7 +42,7 @@ pub(super) enum Insertion {
     /// By COPY, which a twin that inserts one of the same keys makes fail: see [`is_collision`].
     Copy,
     /// By a statement that waits for such a twin and leaves its keys alone.
-    Upsert,
+    Insert,
 }
 
 /// Whether a twin has inserted a key that this batch was copying.
@@ -68,7 +68,7 @@ pub(super) async fn write<'a>(
     }
     let new = match insertion {
         Insertion::Copy => copy_new(connection, pooler, bookings).await?,
-        Insertion::Upsert => insert_new(connection, pooler, bookings).await?,
+        Insertion::Insert => insert_new(connection, pooler, bookings).await?,
     };
     let mut known = Vec::new();
     for ((key, newest), is_new) in bookings.iter().zip(new) {
@@ -126,12 +126,20 @@ async fn copy_new(
     let new = bookings.values().zip(&is_stored);
     let new = new.filter_map(|(newest, is_stored)| (!is_stored).then_some(newest));
     let stream: CopyStream = rows(new);
-    if !stream.is_empty() {
+    let sent = stream.rows();
+    if sent > 0 {
+        let bytes = stream.finish()?;
         let mut copy = connection
             .copy_in_raw(include_str!("copy_bookings.sql"))
             .await?;
-        copy.send(stream.finish()?.as_slice()).await?;
-        copy.finish().await?;
+        copy.send(bytes.as_slice()).await?;
+        let copied = copy.finish().await?;
+        if copied != sent {
+            let problem = format!(
+                "{copied} of {sent} bookings were stored: look for triggers and row security on bookings"
+            );
+            return Err(sqlx::Error::Decode(problem.into()));
+        }
     }
     Ok(is_stored.into_iter().map(|is_stored| !is_stored).collect())
 }

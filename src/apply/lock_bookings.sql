@@ -1,5 +1,5 @@
 -- What is stored for keys that were not new, locked in ascending order until the commit: whatever a
--- twin had committed is seen here, since this statement starts after insert_bookings has waited for it; what stored_bookings found, stays.
+-- twin had committed is seen here, since this statement starts after insert_bookings has waited for it.
 SELECT booking_id, version, content_hash, flight_id, cabin, currency, status, price_base, price_total
 FROM bookings
 WHERE booking_id = ANY ($1::text[])

@@ -34,9 +34,9 @@ use bookings::Insertion;
 
 /// Below so many bookings COPY, which takes two questions more, costs as much as it saves.
 const COPIED_MIN: usize = 100;
-/// So many batches are upserted after a twin inserted one of our keys, before COPY is tried again: each time costs up to
+/// So many batches are inserted after a twin inserted one of our keys, before COPY is tried again: each time costs up to
 /// a batch's work and a line in the server's log, and twins seldom come alone.
-const UPSERTS_AFTER_TWIN: u32 = 200;
+const INSERTS_AFTER_TWIN: u32 = 200;
 
 /// Who commits: the row of `worker_progress`.
 #[derive(Debug, Clone)]
@@ -67,32 +67,32 @@ impl Worker {
 struct Inserting {
     /// Whether COPY does not wait for the network.
     copies: bool,
-    /// Batches still to be upserted since a twin was met.
-    upserts: Arc<AtomicU32>,
+    /// Batches still to be inserted since a twin was met.
+    inserts: Arc<AtomicU32>,
 }
 
 impl Inserting {
     fn new() -> Self {
         Self {
             copies: nodelay::is_possible(),
-            upserts: Arc::default(),
+            inserts: Arc::default(),
         }
     }
 
     /// How the next batch inserts so many bookings.
     fn next(&self, bookings: usize) -> Insertion {
         if !self.copies || bookings < COPIED_MIN {
-            return Insertion::Upsert;
+            return Insertion::Insert;
         }
         let one_less = |left: u32| left.checked_sub(1);
-        match self.upserts.fetch_update(Relaxed, Relaxed, one_less) {
-            Ok(_) => Insertion::Upsert,
+        match self.inserts.fetch_update(Relaxed, Relaxed, one_less) {
+            Ok(_) => Insertion::Insert,
             Err(_) => Insertion::Copy,
         }
     }
 
     fn met_a_twin(&self) {
-        self.upserts.store(UPSERTS_AFTER_TWIN, Relaxed);
+        self.inserts.store(INSERTS_AFTER_TWIN, Relaxed);
     }
 }
 

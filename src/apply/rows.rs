@@ -119,6 +119,7 @@ impl Encode<'_, Postgres> for Array {
 /// What COPY reads in its binary format.
 pub(super) struct CopyStream {
     bytes: PgArgumentBuffer,
+    rows: u64,
     /// Where the row begins, with its number of fields.
     row: usize,
     fields: i16,
@@ -130,9 +131,9 @@ impl CopyStream {
     const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
     const TRAILER: i16 = -1;
 
-    /// Whether there is no row.
-    pub(super) fn is_empty(&self) -> bool {
-        self.row == 0
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// The stream, whole.
@@ -154,6 +155,7 @@ impl Default for CopyStream {
         bytes.extend_from_slice(Self::HEADER);
         Self {
             bytes,
+            rows: 0,
             row: 0,
             fields: 0,
             failure: None,
@@ -163,6 +165,7 @@ impl Default for CopyStream {
 
 impl Rows for CopyStream {
     fn row(&mut self) {
+        self.rows += 1;
         self.row = self.bytes.len();
         self.fields = 0;
         self.bytes.extend_from_slice(&self.fields.to_be_bytes());

@@ -126,7 +126,10 @@ fn plain_options(url: &Secret, purpose: &str) -> Result<PgConnectOptions> {
 /// What the server or the network says; a silent one counts as timed out.
 pub async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await {
-        Ok(connected) => connected,
+        Ok(connected) => {
+            nodelay::set();
+            connected
+        }
         Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
             std::io::ErrorKind::TimedOut,
             format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),

@@ -52,8 +52,6 @@ pub struct Options {
     pub rabbitmq_settings: Vec<(String, String)>,
     /// Plugins that come with RabbitMQ, by their names.
     pub rabbitmq_plugins: Vec<&'static str>,
-    /// Arguments of RabbitMQ's Erlang VM.
-    pub rabbitmq_vm_arguments: &'static str,
 }
 
 /// How a server of the sandbox is made to stop.
@@ -97,12 +95,11 @@ impl Sandbox {
             },
             async {
                 let dir = rabbitmq_dir(amqp_port, &password, options)?;
-                let variables = [
+                let ports = [
                     ("EPMD_PORT", epmd_port.to_string()),
                     ("DIST_PORT", dist_port.to_string()),
-                    ("VM_ARGUMENTS", options.rabbitmq_vm_arguments.to_owned()),
                 ];
-                let mut keeper = Keeper::start(&RABBITMQ, dir, &variables).await?;
+                let mut keeper = Keeper::start(&RABBITMQ, dir, &ports).await?;
                 keeper.serve(|| broker_answers(amqp_port)).await?;
                 anyhow::Ok(keeper)
             },

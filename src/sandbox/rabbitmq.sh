@@ -15,7 +15,7 @@ prepare() {
 serve() {
     cd "$DIR" || exit
     exec env -i PATH="$PATH" HOME="$DIR" LANG=C.UTF-8 RUNNING_UNDER_SYSTEMD=1 \
-        ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT="$EPMD_PORT" ERL_FLAGS="-start_epmd false $VM_ARGUMENTS" \
+        ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT="$EPMD_PORT" ERL_FLAGS='-start_epmd false' \
         RABBITMQ_NODENAME="paxflow-$DIST_PORT@localhost" RABBITMQ_DIST_PORT="$DIST_PORT" \
         RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}' \
         RABBITMQ_CONF_ENV_FILE="$DIR/rabbitmq-env.conf" RABBITMQ_CONFIG_FILE="$DIR/rabbitmq.conf" \

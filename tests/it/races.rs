@@ -22,7 +22,7 @@ use crate::process::until;
 use crate::support::{Applier, Database, assert_exact, drift, dump, execute};
 
 const HOT_FLIGHTS: usize = 30;
-const HOT_BOOKINGS: usize = 120;
+const HOT_BOOKINGS: usize = 150;
 
 /// Batches of one applier; no two events of all appliers have the same key and version.
 struct HotBatches {
@@ -100,7 +100,8 @@ async fn hot_keys_that_are_copied_never_deadlock_and_stay_exact() {
 /// Lets appliers write the same rows at the same time; each does something of its own between two of its batches.
 async fn race(batches_each: usize, between: fn(&mut Applier)) {
     const APPLIERS: usize = 4;
-    const BATCH_EVENTS: usize = 100;
+    // Enough to be copied.
+    const BATCH_EVENTS: usize = 120;
     let database = Database::new().await;
     // Without it the appliers drift apart and hardly ever want the same rows at the same time.
     let start = Arc::new(Barrier::new(APPLIERS));
