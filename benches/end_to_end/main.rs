@@ -122,9 +122,9 @@ const FULL: Plan = Plan {
     latency_seconds: 10.0,
     stored: &[10_000, 100_000],
     stored_most: 1_000_000,
-    in_one_market_day: &[100, 1_000, 10_000, 100_000],
+    in_one_market_day: &[100, 3_000, 100_000],
     growth: Extent {
-        drained: 30_000,
+        drained: 20_000,
         rate: 1_000.0,
         seconds: 6.0,
         repeats: 3,

@@ -8,14 +8,17 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use paxflow::config::{PoolConfig, Pooler, Secret};
-use paxflow::db;
+use paxflow::{apply, db};
+use serde_json::json;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Connection, Row};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::boot::{fails, with_empty_database};
+use crate::events::{booking, deliver};
 use crate::process::{Place, Worker, generated, place, ran, until};
 use crate::support::{Database, servers};
 
@@ -250,6 +253,24 @@ async fn a_transaction_has_the_settings_of_a_session_and_leaves_none_behind() {
     // The next transaction of this session may be anybody's.
     assert!(after[1].contains("enable_seqscan on"), "{}", after[1]);
     assert!(after[1].contains("plan_cache_mode auto"), "{}", after[1]);
+}
+
+#[tokio::test]
+async fn bookings_are_copied_through_a_pooler_too() {
+    const BOOKINGS: u64 = 150;
+    let database = Database::new().await;
+    let bouncer = PgBouncer::start().await;
+    let pool = pool(&bouncer.before(&place(&database)), Pooler::Transaction);
+    let worker = apply::Worker::new("copying".to_owned(), Utc::now(), Pooler::Transaction);
+    let event = |key| deliver(&booking(json!({ "booking_id": format!("B{key}") })));
+    let batch: Vec<_> = (0..BOOKINGS).map(event).collect();
+    let mut connection = pool.acquire().await.unwrap();
+    for (applied, duplicate) in [(BOOKINGS, 0), (0, BOOKINGS)] {
+        let counts = apply::apply(&mut connection, &worker, &batch)
+            .await
+            .unwrap();
+        assert_eq!((counts.applied, counts.duplicate), (applied, duplicate));
+    }
 }
 
 #[tokio::test]
