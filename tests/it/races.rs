@@ -85,16 +85,7 @@ async fn hot_keys_never_deadlock_and_stay_exact() {
 /// Those who have met a twin leave COPY alone for a while; these forget it at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn hot_keys_that_are_copied_never_deadlock_and_stay_exact() {
-    let forget = |applier: &mut Applier| {
-        let Worker {
-            id,
-            started_at,
-            pooler,
-            ..
-        } = applier.worker.clone();
-        applier.worker = Worker::new(id, started_at, pooler);
-    };
-    race(100, forget).await;
+    race(100, forget_twins).await;
 }
 
 /// Lets appliers write the same rows at the same time; each does something of its own between two of its batches.
@@ -148,6 +139,47 @@ async fn race(batches_each: usize, between: fn(&mut Applier)) {
     for (query, expected) in model::QUERIES.iter().zip(model::expect(&sent)) {
         assert_eq!(dump(&mut connection, query).await, expected, "{query}");
     }
+}
+
+/// Enough of them that both are in the midst of COPY at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_bookings_copied_at_once_never_deadlock() {
+    const ROUNDS: usize = 8;
+    const BOOKINGS: usize = 2_000;
+    let database = Database::new().await;
+    let start = Arc::new(Barrier::new(2));
+    let mut running = JoinSet::new();
+    for _ in 0..2 {
+        let mut applier = database.applier().await;
+        let start = Arc::clone(&start);
+        running.spawn(async move {
+            let mut counts = VerdictCounts::default();
+            for round in 0..ROUNDS {
+                let event = |key| booking(json!({ "booking_id": format!("B{key}of{round}") }));
+                let batch: Vec<_> = (0..BOOKINGS).map(event).collect();
+                forget_twins(&mut applier);
+                start.wait().await;
+                counts = counts + applier.apply(&batch).await;
+            }
+            counts
+        });
+    }
+    let mut sum = VerdictCounts::default();
+    while let Some(counts) = running.join_next().await {
+        sum = sum + counts.unwrap_or_else(|failed| resume_unwind(failed.into_panic()));
+    }
+    let each = (ROUNDS * BOOKINGS) as u64;
+    assert_eq!((sum.applied, sum.duplicate), (each, each));
+}
+
+fn forget_twins(applier: &mut Applier) {
+    let Worker {
+        id,
+        started_at,
+        pooler,
+        ..
+    } = applier.worker.clone();
+    applier.worker = Worker::new(id, started_at, pooler);
 }
 
 #[tokio::test]
