@@ -537,9 +537,13 @@ async fn apply_once(worker: &Worker, batch: &mut Batch<'_>) -> sqlx::Result<()> 
     let Ok(applied) = tokio::time::timeout(TRY_MAX, applied).await else {
         return Err(db::pool::abandon(connection, TRY_MAX));
     };
-    applied?;
-    worker.health.database(Ok(()));
-    Ok(())
+    if applied.is_err() {
+        // A session keeps what it was opened with: it stays read-only where the database no longer is.
+        connection.close_on_drop();
+    } else {
+        worker.health.database(Ok(()));
+    }
+    applied
 }
 
 fn note_verdicts(counts: &VerdictCounts) {

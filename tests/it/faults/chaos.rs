@@ -190,14 +190,16 @@ async fn trouble_database(rig: &Rig, action: Action) {
             execute(&mut other, "COMMIT").await;
         }
         Action::ReadOnly(lasting) => {
-            let set = |setting: &str| {
+            let alter = |setting: &str| {
                 format!(
-                    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {setting}', current_database()); END $$; {TERMINATE}"
+                    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {setting}', current_database()); END $$"
                 )
             };
-            execute(&mut other, &set("SET default_transaction_read_only = on")).await;
+            let read_only = alter("SET default_transaction_read_only = on");
+            execute(&mut other, &format!("{read_only}; {TERMINATE}")).await;
             last(lasting).await;
-            execute(&mut other, &set("RESET default_transaction_read_only")).await;
+            // Sessions that were opened meanwhile stay read-only.
+            execute(&mut other, &alter("RESET default_transaction_read_only")).await;
         }
         _ => execute(&mut other, TERMINATE).await,
     }

@@ -194,11 +194,14 @@ async fn assert_waits(rig: &mut Rig, worker: &Worker, fault: &str, said: &str, m
     rig.assert_goes_on(worker, over, before).await;
 }
 
-/// A setting of the database, which new sessions have.
+/// Alters the database, for sessions that are opened after it.
+fn alter(setting: &str) -> String {
+    format!("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {setting}', current_database()); END $$")
+}
+
+/// Gives every session of the worker a setting.
 fn set(setting: &str) -> String {
-    format!(
-        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {setting}', current_database()); END $$; {TERMINATE}"
-    )
+    format!("{}; {TERMINATE}", alter(&format!("SET {setting}")))
 }
 
 #[tokio::test]
@@ -211,16 +214,17 @@ async fn time_outs_and_a_read_only_database_are_waited_out() {
             ("lock_timeout = ''200ms''", "lock timeout"),
             ("statement_timeout = ''400ms''", "statement timeout"),
         ] {
-            run(&rig.place, &set(&format!("SET {setting}"))).await;
+            run(&rig.place, &set(setting)).await;
             let lock = "BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE";
             assert_waits(&mut rig, &worker, lock, said, "COMMIT").await;
             let name = setting.split(' ').next().unwrap();
-            run(&rig.place, &set(&format!("RESET {name}"))).await;
+            run(&rig.place, &alter(&format!("RESET {name}"))).await;
         }
-        let read_only = set("SET default_transaction_read_only = on");
+        // The sessions of the worker that were opened meanwhile stay read-only.
+        let read_only = set("default_transaction_read_only = on");
         let writable = format!(
             "SET default_transaction_read_only = off; {}",
-            set("RESET default_transaction_read_only")
+            alter("RESET default_transaction_read_only")
         );
         assert_waits(
             &mut rig,
