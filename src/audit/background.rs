@@ -47,10 +47,12 @@ pub async fn standing(connection: &mut PgConnection) -> sqlx::Result<Standing> {
 /// Verifies and records the result, unless another worker is at it or has done so within `every`.
 ///
 /// # Errors
-/// What the database says; [`is_cut_off`] if it took too long.
+/// What the database says; [`is_cut_off`] if it took too long; SQLSTATE 40001 if another worker was quicker.
 pub async fn audit(connection: &mut PgConnection, every: Duration) -> sqlx::Result<Option<Report>> {
+    // The lock may become free after the snapshot, which then lacks the verification that held it. Of two
+    // such, the database lets one commit: each has read that there is none, and writes one.
     let mut transaction = connection
-        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        .begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE")
         .await?;
     let free = "SELECT pg_try_advisory_xact_lock($1)
                    AND NOT EXISTS (SELECT FROM verifications WHERE finished_at > now() - make_interval(secs => $2))";

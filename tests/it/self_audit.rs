@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use paxflow::audit;
+use paxflow::db::{Fault, fault_of};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
@@ -326,4 +327,35 @@ async fn a_self_audit_speaks_of_one_moment() {
     assert!(!next.is_exact(), "what came later is seen by the next");
     let standing = audit::standing(&mut connection).await.unwrap();
     assert_eq!(standing.verified_through, Some(first.snapshot_at));
+}
+
+/// An audit whose snapshot is taken while another one is at it, and whose turn comes after that one's end.
+#[tokio::test]
+async fn an_audit_that_began_before_another_ended_does_not_follow_it() {
+    let database = with_a_booking().await;
+    let mut connection = database.connect().await;
+    let mut other = database.connect().await;
+    let hour = Duration::from_secs(3600);
+    execute(
+        &mut other,
+        "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM verifications;
+         LOCK TABLE verifications IN ACCESS EXCLUSIVE MODE",
+    )
+    .await;
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'verifications'::regclass";
+    let ended = async {
+        until("the late one waits", async || {
+            (dump(&mut other, waiting).await == "1\n").then_some(())
+        })
+        .await;
+        let end = "INSERT INTO verifications (started_at, finished_at, row_count, drift_count, repaired_count)
+                   VALUES (now(), clock_timestamp(), 1, 0, 0); COMMIT";
+        execute(&mut other, end).await;
+    };
+    let (late, ()) = tokio::join!(audit::audit(&mut connection, hour), ended);
+    let error = late.expect_err("it has not seen the one that ended, and must not commit");
+    assert_eq!(fault_of(&error), Fault::Transient, "{error}");
+    let next = audit::audit(&mut connection, hour).await.unwrap();
+    assert!(next.is_none(), "{next:?}");
 }
