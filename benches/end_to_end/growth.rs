@@ -40,8 +40,75 @@ impl Extent {
     }
 }
 
-/// With bookings all over the market: `sizes`, and last of all as many as make up `largest`, on a place where the first
-/// `used` events are stored already.
+/// Bookings that are stored, and the events that come next.
+struct Stage<'a> {
+    place: Place,
+    stored: f64,
+    events: &'a Events,
+    /// How many of the events are used.
+    used: usize,
+    cpu: Vec<f64>,
+    p99: Vec<f64>,
+}
+
+impl<'a> Stage<'a> {
+    async fn new(place: Place, events: &'a Events, used: usize) -> Result<Self> {
+        let stored = bookings(&place).await?;
+        Ok(Self {
+            place,
+            stored,
+            events,
+            used,
+            cpu: Vec::new(),
+            p99: Vec::new(),
+        })
+    }
+
+    async fn measure(
+        &mut self,
+        servers: &Servers,
+        settings: &[(&str, &str)],
+        extent: Extent,
+        number: usize,
+    ) -> Result<()> {
+        self.place.tidy().await?;
+        let drained = self.used..self.used + extent.drained;
+        load::fill(&self.place, self.events.range(drained.clone())).await?;
+        let cpu = cpu_per_million(&self.place, servers, settings).await?;
+        self.cpu.push(cpu);
+        self.used = drained.end;
+        self.place.tidy().await?;
+        let p99 = p99_of(&self.place, self.events, self.used, extent, number).await?;
+        self.p99.push(p99);
+        self.used += extent.at_rate();
+        Ok(())
+    }
+}
+
+/// Measures the stages in turn, there and back: whatever else the machine does meets all of them.
+async fn in_turn(
+    servers: &Servers,
+    stages: &mut [Stage<'_>],
+    settings: &[(&str, &str)],
+    extent: Extent,
+) -> Result<Vec<Cost>> {
+    for repeat in 0..extent.repeats {
+        for stage in &mut *stages {
+            stage.measure(servers, settings, extent, repeat).await?;
+        }
+        stages.reverse();
+    }
+    stages.sort_by(|one, other| one.stored.total_cmp(&other.stored));
+    let costs = stages.iter().map(|stage| Cost {
+        stored: stage.stored,
+        cpu: median(&stage.cpu),
+        p99: median(&stage.p99),
+    });
+    Ok(costs.collect())
+}
+
+/// With bookings all over the market: `sizes`, and as many as make up `largest`, on a place where the first `used` events
+/// are stored already.
 pub async fn with_bookings(
     servers: &mut Servers,
     events: &Events,
@@ -49,41 +116,21 @@ pub async fn with_bookings(
     (largest, place, used): (usize, &Place, usize),
     extent: Extent,
 ) -> Result<Vec<Cost>> {
-    let mut costs = Vec::new();
+    let mut stages = Vec::new();
     for size in sizes {
         let place = servers.place().await?;
-        costs.push(with_stored(servers, events, &place, 0, *size, extent).await?);
-        place.remove().await?;
+        let used = fill_until(&place, events, 0, *size).await?;
+        stages.push(Stage::new(place, events, used).await?);
     }
-    costs.push(with_stored(servers, events, place, used, largest, extent).await?);
+    let used = fill_until(place, events, used, largest).await?;
+    stages.push(Stage::new(place.clone(), events, used).await?);
+    let costs = in_turn(servers, &mut stages, &[], extent).await?;
+    // The largest comes last, and stays.
+    stages.pop();
+    for stage in stages {
+        stage.place.remove().await?;
+    }
     Ok(costs)
-}
-
-async fn with_stored(
-    servers: &Servers,
-    events: &Events,
-    place: &Place,
-    used: usize,
-    size: usize,
-    extent: Extent,
-) -> Result<Cost> {
-    let mut used = fill_until(place, events, used, size).await?;
-    let stored = bookings(place).await?;
-    place.tidy().await?;
-    let (mut cpu, mut p99) = (Vec::new(), Vec::new());
-    for repeat in 0..extent.repeats {
-        let measured = used..used + extent.drained;
-        load::fill(place, events.range(measured.clone())).await?;
-        cpu.push(cpu_per_million(place, servers, &[]).await?);
-        used = measured.end;
-        p99.push(p99_of(place, events, used, extent, repeat).await?);
-        used += extent.at_rate();
-    }
-    Ok(Cost {
-        stored,
-        cpu: median(&cpu),
-        p99: median(&p99),
-    })
 }
 
 /// In one batch of the default size a booking of the smallest market-day would be made and cancelled: it leaves nothing
@@ -97,27 +144,20 @@ pub async fn with_one_market_day(
     sizes: &[usize],
     extent: Extent,
 ) -> Result<Vec<Cost>> {
-    let mut costs = Vec::new();
-    for size in sizes {
-        let events = (extent.drained + extent.at_rate()) * extent.repeats;
-        let day = Extremes::new(*size, events, elsewhere)?;
+    let events = (extent.drained + extent.at_rate()) * extent.repeats;
+    let days = sizes
+        .iter()
+        .map(|size| Extremes::new(*size, events, elsewhere))
+        .collect::<Result<Vec<_>>>()?;
+    let mut stages = Vec::new();
+    for day in &days {
         let place = servers.place().await?;
         limits::apply(&place, day.stored.deliveries(0..day.stored.len()), 1_000).await?;
-        place.tidy().await?;
-        let (mut cpu, mut p99, mut used) = (Vec::new(), Vec::new(), 0);
-        for repeat in 0..extent.repeats {
-            load::fill(&place, day.stream.range(used..used + extent.drained)).await?;
-            cpu.push(cpu_per_million(&place, servers, &SMALL_BATCHES).await?);
-            used += extent.drained;
-            p99.push(p99_of(&place, &day.stream, used, extent, repeat).await?);
-            used += extent.at_rate();
-        }
-        place.remove().await?;
-        costs.push(Cost {
-            stored: *size as f64,
-            cpu: median(&cpu),
-            p99: median(&p99),
-        });
+        stages.push(Stage::new(place, &day.stream, 0).await?);
+    }
+    let costs = in_turn(servers, &mut stages, &SMALL_BATCHES, extent).await?;
+    for stage in stages {
+        stage.place.remove().await?;
     }
     Ok(costs)
 }

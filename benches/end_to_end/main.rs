@@ -114,11 +114,11 @@ struct Plan {
 const FULL: Plan = Plan {
     drained: 150_000,
     row_by_row: 2_000,
-    peers: [60_000, 3_000],
+    peers: [60_000, 2_000],
     rounds: 2,
     waiting: 1_000_000,
     idle_events: 500,
-    rates: &[0.0625, 0.125, 0.25, 0.375, 0.5],
+    rates: &[0.125, 0.25, 0.375, 0.5],
     latency_seconds: 10.0,
     stored: &[10_000, 100_000],
     stored_most: 1_000_000,

@@ -36,7 +36,7 @@ pub async fn measure(place: &Place, times: usize, report: &mut Report) -> Result
         "ms",
         Limit::AtMost(5.0),
     );
-    let top = top_markets(&mut connection, times / 5).await?;
+    let top = top_markets(&mut connection, times / 10).await?;
     report.add(
         "top 20 markets of a month, p99",
         top,

@@ -59,18 +59,17 @@ pub async fn measure(
         let of_these = rates.iter().filter(|run| (run.0, run.1) == (replicas, way));
         median(&of_these.map(|run| run.2).collect::<Vec<_>>())
     };
-    for replicas in [1, 2, 4] {
-        let name = format!("drain with {replicas} workers, {what}");
-        report.add(name, rate(replicas, Way::Shared), "events/s", Limit::None);
-    }
-    for partitions in [2, 4] {
-        let name = format!("drain of {partitions} partitions, a worker each, {what}");
-        report.add(
-            name,
-            rate(partitions, Way::Partitioned),
-            "events/s",
-            Limit::None,
-        );
+    let mut named = Vec::new();
+    for (replicas, way) in order.iter().copied() {
+        if named.contains(&(replicas, way)) {
+            continue;
+        }
+        named.push((replicas, way));
+        let name = match way {
+            Way::Shared => format!("drain with {replicas} workers, {what}"),
+            Way::Partitioned => format!("drain of {replicas} partitions, a worker each, {what}"),
+        };
+        report.add(name, rate(replicas, way), "events/s", Limit::None);
     }
     report.add(
         format!("4 workers / 1 worker, {what}"),
