@@ -21,21 +21,28 @@ pub struct Cost {
     pub p99: f64,
 }
 
-/// How much is measured at each size.
+/// How much is measured at each size; the medians count.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
-    /// Events that are drained for the CPU.
+    /// Events that are drained at a time, for the CPU.
     pub drained: usize,
+    /// How often.
+    pub drains: usize,
     /// Events a second of the latency.
     pub rate: f64,
-    /// Seconds of it.
+    /// Seconds at a time: the machine is slow for longer, and then for all sizes.
     pub seconds: f64,
-    /// Runs at each size; the median counts.
-    pub repeats: usize,
+    /// How often.
+    pub spells: usize,
 }
 
 impl Extent {
-    fn at_rate(&self) -> usize {
+    /// Events that all of it takes.
+    pub fn events(&self) -> usize {
+        self.drained * self.drains + self.in_a_spell() * self.spells
+    }
+
+    fn in_a_spell(&self) -> usize {
         (self.rate * self.seconds) as usize
     }
 }
@@ -64,12 +71,12 @@ impl<'a> Stage<'a> {
         })
     }
 
-    async fn measure(
+    /// Drains what comes next.
+    async fn drain(
         &mut self,
         servers: &Servers,
         settings: &[(&str, &str)],
         extent: Extent,
-        number: usize,
     ) -> Result<()> {
         self.place.tidy().await?;
         let drained = self.used..self.used + extent.drained;
@@ -77,10 +84,24 @@ impl<'a> Stage<'a> {
         let cpu = cpu_per_million(&self.place, servers, settings).await?;
         self.cpu.push(cpu);
         self.used = drained.end;
+        Ok(())
+    }
+
+    /// A worker for the latency, beyond its start.
+    async fn warm_up(&self) -> Result<Worker> {
         self.place.tidy().await?;
-        let p99 = p99_of(&self.place, self.events, self.used, extent, number).await?;
-        self.p99.push(p99);
-        self.used += extent.at_rate();
+        let worker = Worker::start(&self.place, &[])?;
+        latency::warm_up(&self.place).await?;
+        Ok(worker)
+    }
+
+    /// Sends what comes next at a rate.
+    async fn send(&mut self, extent: Extent, number: usize) -> Result<()> {
+        let (rate, seconds) = (extent.rate, extent.seconds);
+        let latency =
+            latency::at_rate(&self.place, self.events, self.used, rate, seconds, number).await?;
+        self.p99.push(latency.p99);
+        self.used += extent.in_a_spell();
         Ok(())
     }
 }
@@ -92,19 +113,36 @@ async fn in_turn(
     settings: &[(&str, &str)],
     extent: Extent,
 ) -> Result<Vec<Cost>> {
-    for repeat in 0..extent.repeats {
+    for _ in 0..extent.drains {
         for stage in &mut *stages {
-            stage.measure(servers, settings, extent, repeat).await?;
+            stage.drain(servers, settings, extent).await?;
         }
         stages.reverse();
     }
+    let mut workers = Vec::new();
+    for stage in &*stages {
+        workers.push(stage.warm_up().await?);
+    }
+    for spell in 0..extent.spells {
+        for stage in &mut *stages {
+            stage.send(extent, spell).await?;
+        }
+        stages.reverse();
+    }
+    for worker in workers {
+        worker.stop().await?;
+    }
     stages.sort_by(|one, other| one.stored.total_cmp(&other.stored));
-    let costs = stages.iter().map(|stage| Cost {
-        stored: stage.stored,
-        cpu: median(&stage.cpu),
-        p99: median(&stage.p99),
-    });
-    Ok(costs.collect())
+    let mut costs = Vec::new();
+    for stage in &*stages {
+        stage.place.assert_exact().await?;
+        costs.push(Cost {
+            stored: stage.stored,
+            cpu: median(&stage.cpu),
+            p99: median(&stage.p99),
+        });
+    }
+    Ok(costs)
 }
 
 /// With bookings all over the market: `sizes`, and as many as make up `largest`, on a place where the first `used` events
@@ -144,10 +182,9 @@ pub async fn with_one_market_day(
     sizes: &[usize],
     extent: Extent,
 ) -> Result<Vec<Cost>> {
-    let events = (extent.drained + extent.at_rate()) * extent.repeats;
     let days = sizes
         .iter()
-        .map(|size| Extremes::new(*size, events, elsewhere))
+        .map(|size| Extremes::new(*size, extent.events(), elsewhere))
         .collect::<Result<Vec<_>>>()?;
     let mut stages = Vec::new();
     for day in &days {
@@ -204,22 +241,6 @@ async fn cpu_per_million(
     let drained = place.drain(servers, settings).await?;
     let seconds = drained.worker_cpu + drained.postgres_cpu.unwrap_or_default();
     Ok(seconds / drained.events as f64 * 1e6)
-}
-
-async fn p99_of(
-    place: &Place,
-    events: &Events,
-    from: usize,
-    extent: Extent,
-    number: usize,
-) -> Result<f64> {
-    let worker = Worker::start(place, &[])?;
-    latency::warm_up(place).await?;
-    let latency =
-        latency::at_rate(place, events, from, extent.rate, extent.seconds, number).await?;
-    worker.stop().await?;
-    place.assert_exact().await?;
-    Ok(latency.p99)
 }
 
 /// Applies events beyond those used until so many bookings are stored; returns how many are used then.

@@ -125,9 +125,10 @@ const FULL: Plan = Plan {
     in_one_market_day: &[100, 3_000, 100_000],
     growth: Extent {
         drained: 20_000,
+        drains: 3,
         rate: 1_000.0,
-        seconds: 6.0,
-        repeats: 3,
+        seconds: 2.0,
+        spells: 9,
     },
     replicated: 60_000,
     replica_runs: 10,
@@ -149,9 +150,10 @@ const QUICK: Plan = Plan {
     in_one_market_day: &[100, 1_000],
     growth: Extent {
         drained: 5_000,
+        drains: 1,
         rate: 1_000.0,
         seconds: 2.0,
-        repeats: 1,
+        spells: 1,
     },
     replicated: 10_000,
     replica_runs: 5,
@@ -206,9 +208,7 @@ fn target() -> PathBuf {
 async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Report) -> Result<()> {
     let plan = arguments.plan();
     println!("Making the events ...");
-    let growing = (plan.growth.drained as f64 + plan.growth.rate * plan.growth.seconds)
-        * plan.growth.repeats as f64;
-    let total = (plan.stored_most as f64 * 1.5 + growing) as usize;
+    let total = plan.stored_most * 3 / 2 + plan.growth.events();
     let events = Events::generate(total.max(plan.drained).max(plan.waiting), None)?;
 
     if arguments.asks_for(&[Part::Drain, Part::Peers, Part::Latency]) {

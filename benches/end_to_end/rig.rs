@@ -133,14 +133,14 @@ pub struct Place {
     pub queues: Vec<String>,
 }
 
-/// A worker that drained a queue.
+/// Workers that drained a queue, from their first commit on: what it takes to start a process is no event's.
 #[derive(Debug, Clone, Copy)]
 pub struct Drained {
-    /// Events.
+    /// Events committed after the first commit.
     pub events: u64,
-    /// From the start of the process to its last commit.
+    /// From the first commit to the last.
     pub seconds: f64,
-    /// CPU-seconds of the worker.
+    /// CPU-seconds of the workers.
     pub worker_cpu: f64,
     /// CPU-seconds of PostgreSQL meanwhile.
     pub postgres_cpu: Option<f64>,
@@ -193,31 +193,28 @@ impl Place {
         start: impl FnOnce() -> Result<Vec<Worker>>,
     ) -> Result<Drained> {
         let mut connection = self.connect().await?;
-        let events = u64::from(load::waiting(self).await?);
-        let before = received(&mut connection).await?;
-        let wal = wal_position(&mut connection).await?;
-        let cpu = servers.cpu()?;
-        let started = Instant::now();
+        let stored = received(&mut connection).await?;
+        let all = stored + u64::from(load::waiting(self).await?);
         let workers = start()?;
-        committed(&mut connection, before + events).await?;
-        let seconds = started.elapsed().as_secs_f64();
-        let worker_cpu = workers.iter().map(Worker::cpu).sum::<Result<f64>>()?;
-        let after = servers.cpu()?;
+        let first = committed(&mut connection, stored + 1).await?;
+        let before = Mark::now(servers, &workers, &mut connection).await?;
+        committed(&mut connection, all).await?;
+        let after = Mark::now(servers, &workers, &mut connection).await?;
         let spent =
             |before: Option<Cpu>, after: Option<Cpu>| Some(after?.seconds() - before?.seconds());
         let peaks = workers.iter().map(Worker::peak_rss);
         let drained = Drained {
-            events,
-            seconds,
-            worker_cpu,
-            postgres_cpu: spent(cpu.postgres, after.postgres),
-            rabbitmq_cpu: spent(cpu.rabbitmq, after.rabbitmq),
+            events: all - first,
+            seconds: (after.at - before.at).as_secs_f64(),
+            worker_cpu: after.workers - before.workers,
+            postgres_cpu: spent(before.servers.postgres, after.servers.postgres),
+            rabbitmq_cpu: spent(before.servers.rabbitmq, after.servers.rabbitmq),
             peak_rss: peaks
                 .collect::<Result<Vec<_>>>()?
                 .into_iter()
                 .max()
                 .unwrap_or_default(),
-            wal_bytes: wal_position(&mut connection).await? - wal,
+            wal_bytes: after.wal - before.wal,
         };
         for worker in workers {
             worker.stop().await?;
@@ -264,6 +261,31 @@ impl Place {
     }
 }
 
+/// What has been spent at a moment.
+struct Mark {
+    at: Instant,
+    /// CPU-seconds of all workers.
+    workers: f64,
+    servers: ServersCpu,
+    /// Bytes of WAL.
+    wal: f64,
+}
+
+impl Mark {
+    async fn now(
+        servers: &Servers,
+        workers: &[Worker],
+        connection: &mut PgConnection,
+    ) -> Result<Self> {
+        Ok(Self {
+            at: Instant::now(),
+            workers: workers.iter().map(Worker::cpu).sum::<Result<_>>()?,
+            servers: servers.cpu()?,
+            wal: wal_position(connection).await?,
+        })
+    }
+}
+
 /// Deliveries committed so far, by all workers.
 pub async fn received(connection: &mut PgConnection) -> Result<u64> {
     let sum: i64 =
@@ -273,13 +295,13 @@ pub async fn received(connection: &mut PgConnection) -> Result<u64> {
     Ok(sum as u64)
 }
 
-/// Waits until so many deliveries are committed.
-pub async fn committed(connection: &mut PgConnection, wanted: u64) -> Result<()> {
+/// Waits until so many deliveries are committed; returns how many are then.
+pub async fn committed(connection: &mut PgConnection, wanted: u64) -> Result<u64> {
     let (mut seen, mut since) = (0, Instant::now());
     loop {
         let now = received(connection).await?;
         if now >= wanted {
-            return Ok(());
+            return Ok(now);
         }
         if now > seen {
             (seen, since) = (now, Instant::now());
