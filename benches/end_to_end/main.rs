@@ -126,7 +126,7 @@ const FULL: Plan = Plan {
     in_one_market_day: &[100, 3_000, 100_000],
     growth: Extent {
         drained: 20_000,
-        drains: 6,
+        drains: 4,
         rate: 1_000.0,
         seconds: 2.0,
         spells: 9,
