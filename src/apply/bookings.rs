@@ -6,6 +6,7 @@ use sqlx::{PgConnection, Row};
 
 use super::Written;
 use super::booking_rows::rows;
+use super::insertion::Insertion;
 use super::rows::{Arrays, CopyStream};
 use crate::batch::{ByKey, Newest, Precedence};
 use crate::config::Pooler;
@@ -34,15 +35,6 @@ impl<'a> Replaced<'a> {
             event_at: newest.event_at,
         }
     }
-}
-
-/// How the bookings that are new come into their table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Insertion {
-    /// By COPY, which a twin that inserts one of the same keys makes fail: see [`is_collision`].
-    Copy,
-    /// By a statement that waits for such a twin and leaves its keys alone.
-    Insert,
 }
 
 /// Whether a twin has inserted a key that this batch was copying.

@@ -1,7 +1,7 @@
 //! The one transaction of a batch: flights, bookings, what they change in MarketData, what is set aside,
 //! and the count of it all.
 //!
-//! Locks are taken in one global order: flights, bookings, flight_demand, quarantined_events, each in
+//! Locks are taken in one global order: the turn of [`insertion`] by those who take it, flights, bookings, flight_demand, quarantined_events, each in
 //! ascending order of its key. Rows are never deleted from `flights` and `bookings`, so a batch that
 //! holds a key it inserted makes its twins wait in their own insert, before they hold any key of the
 //! second step: no circle is possible. That holds for bookings that are copied as for those that are inserted.
@@ -10,6 +10,7 @@ mod booking_rows;
 mod bookings;
 mod demand;
 mod flights;
+mod insertion;
 mod quarantine;
 mod replay;
 mod rows;
@@ -17,26 +18,16 @@ mod rows;
 pub use quarantine::forget;
 pub use replay::{CellChange, Preview, Replayed, StillRejected, preview, replay};
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
-
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use crate::batch::{self, Delivery, Folded, Precedence, Verdict, VerdictCounts};
 use crate::config::Pooler;
-use crate::db::{Fault, fault_of, nodelay};
+use crate::db::{Fault, fault_of};
 use crate::event::{Reason, Rejected};
 use crate::market::Rollup;
 
-use bookings::Insertion;
-
-/// Below so many bookings COPY, which takes two questions more, costs as much as it saves.
-const COPIED_MIN: usize = 100;
-/// So many batches are inserted after a twin inserted one of our keys, before COPY is tried again: each time costs up to
-/// a batch's work and a line in the server's log, and twins seldom come alone.
-const INSERTS_AFTER_TWIN: u32 = 200;
+use insertion::{Inserting, Insertion};
 
 /// Who commits: the row of `worker_progress`.
 #[derive(Debug, Clone)]
@@ -59,40 +50,6 @@ impl Worker {
             pooler,
             inserting: Inserting::new(),
         }
-    }
-}
-
-/// What decides how a worker inserts bookings.
-#[derive(Debug, Clone)]
-struct Inserting {
-    /// Whether COPY does not wait for the network.
-    copies: bool,
-    /// Batches still to be inserted since a twin was met.
-    inserts: Arc<AtomicU32>,
-}
-
-impl Inserting {
-    fn new() -> Self {
-        Self {
-            copies: nodelay::is_possible(),
-            inserts: Arc::default(),
-        }
-    }
-
-    /// How the next batch inserts so many bookings.
-    fn next(&self, bookings: usize) -> Insertion {
-        if !self.copies || bookings < COPIED_MIN {
-            return Insertion::Insert;
-        }
-        let one_less = |left: u32| left.checked_sub(1);
-        match self.inserts.fetch_update(Relaxed, Relaxed, one_less) {
-            Ok(_) => Insertion::Insert,
-            Err(_) => Insertion::Copy,
-        }
-    }
-
-    fn met_a_twin(&self) {
-        self.inserts.store(INSERTS_AFTER_TWIN, Relaxed);
     }
 }
 
@@ -215,8 +172,11 @@ async fn commit(
 ) -> sqlx::Result<VerdictCounts> {
     let last_event_at = folded.last_event_at;
     let pooler = worker.pooler;
-    let insertion = worker.inserting.next(folded.bookings.len());
+    let (insertion, in_turn) = worker.inserting.next(folded.bookings.len());
     let mut transaction = pooler.begin(connection).await?;
+    if in_turn {
+        insertion::take_turn(&mut transaction, pooler).await?;
+    }
     let Effect {
         mut counts,
         rejected,

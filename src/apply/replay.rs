@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, FromRow, PgConnection, Row};
 
-use super::bookings::Insertion;
+use super::insertion::Insertion;
 use super::{Effect, Worker, count, refused_by_database, write};
 use crate::batch::{self, Delivery, Folded, Verdict, VerdictCounts};
 use crate::config::Pooler;

@@ -82,7 +82,7 @@ async fn hot_keys_never_deadlock_and_stay_exact() {
     race(200, |_| {}).await;
 }
 
-/// Those who have met a twin leave COPY alone for a while; these forget it at once.
+/// Those who have met a twin take turns for a while; these forget it at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn hot_keys_that_are_copied_never_deadlock_and_stay_exact() {
     race(100, forget_twins).await;
@@ -203,6 +203,52 @@ async fn a_booking_that_a_twin_inserts_while_it_is_copied_counts_once() {
     execute(&mut gate, "COMMIT").await;
     assert_eq!(early.await.unwrap().applied, 1);
     let counts = late.await.unwrap();
+    assert_eq!((counts.applied, counts.duplicate), (BOOKINGS as u64 - 1, 1));
+    assert_exact(&mut observer).await;
+}
+
+#[tokio::test]
+async fn who_has_met_a_twin_copies_in_turn() {
+    const BOOKINGS: usize = 150;
+    const TURN: &str = "pg_advisory_xact_lock('bookings'::regclass::oid::integer, 0)";
+    let database = Database::new().await;
+    let (mut first, mut second) = (database.applier().await, database.applier().await);
+    let (mut gate, mut observer) = (database.connect().await, database.connect().await);
+    let bookings = |of: &str| {
+        let key = |key| booking(json!({ "booking_id": format!("{of}{key}") }));
+        (0..BOOKINGS).map(key).collect::<Vec<_>>()
+    };
+    // Two that copy the same bookings: one of them meets its twin.
+    execute(&mut gate, "BEGIN; LOCK TABLE worker_progress IN SHARE MODE").await;
+    let (one, other) = (bookings("A"), bookings("A"));
+    let one = tokio::spawn(async move { first.apply(&one).await });
+    waits_in(&mut observer, "INSERT INTO worker_progress").await;
+    let other = tokio::spawn(async move {
+        second.apply(&other).await;
+        second
+    });
+    waits_in(&mut observer, "COPY bookings").await;
+    execute(&mut gate, "COMMIT").await;
+    one.await.unwrap();
+    let mut met = other.await.unwrap();
+
+    execute(&mut gate, &format!("BEGIN; SELECT {TURN}")).await;
+    // A batch that is too small to be copied waits for nobody.
+    assert_eq!(met.apply(&bookings("B")[..10]).await.applied, 10);
+    let third = bookings("C");
+    let third = tokio::spawn(async move { met.apply(&third).await });
+    waits_in(&mut observer, "pg_advisory_xact_lock").await;
+    // It holds nothing yet that those who take no turn could wait for.
+    let (mut free, mut halt) = (database.applier().await, database.connect().await);
+    execute(&mut halt, "BEGIN; LOCK TABLE worker_progress IN SHARE MODE").await;
+    let twin = bookings("C")[7..8].to_vec();
+    let twin = tokio::spawn(async move { free.apply(&twin).await });
+    waits_in(&mut observer, "INSERT INTO worker_progress").await;
+    execute(&mut gate, "COMMIT").await;
+    waits_in(&mut observer, "COPY bookings").await;
+    execute(&mut halt, "COMMIT").await;
+    assert_eq!(twin.await.unwrap().applied, 1);
+    let counts = third.await.unwrap();
     assert_eq!((counts.applied, counts.duplicate), (BOOKINGS as u64 - 1, 1));
     assert_exact(&mut observer).await;
 }

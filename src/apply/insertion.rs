@@ -1,0 +1,70 @@
+//! How a worker's bookings come into their table, and how it keeps out of the way of its twins.
+//!
+//! A twin that inserts one of the keys that a batch copies makes that batch begin anew. Twins seldom come alone: two
+//! workers on one queue meet at nearly every batch. So whoever has met one takes turns for a while, and nothing is
+//! lost by it, since batches with common keys wait for each other in any case, but with work done that is thrown away.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
+use sqlx::PgConnection;
+
+use crate::config::Pooler;
+use crate::db::nodelay;
+
+/// Below so many bookings COPY, which takes two questions more, costs as much as it saves.
+const COPIED_MIN: usize = 100;
+/// So many batches take turns after a twin was met.
+const IN_TURN_AFTER_TWIN: u32 = 200;
+
+/// How the bookings that are new come into their table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Insertion {
+    /// By COPY, which a twin that inserts one of the same keys makes fail: see [`super::bookings::is_collision`].
+    Copy,
+    /// By a statement that waits for such a twin and leaves its keys alone.
+    Insert,
+}
+
+/// What decides how a worker inserts bookings.
+#[derive(Debug, Clone)]
+pub(super) struct Inserting {
+    /// Whether COPY does not wait for the network.
+    copies: bool,
+    /// Batches that still take turns since a twin was met.
+    in_turn: Arc<AtomicU32>,
+}
+
+impl Inserting {
+    pub(super) fn new() -> Self {
+        Self {
+            copies: nodelay::is_possible(),
+            in_turn: Arc::default(),
+        }
+    }
+
+    /// How the next batch inserts so many bookings, and whether it takes a turn.
+    pub(super) fn next(&self, bookings: usize) -> (Insertion, bool) {
+        if !self.copies || bookings < COPIED_MIN {
+            return (Insertion::Insert, false);
+        }
+        let one_less = |left: u32| left.checked_sub(1);
+        match self.in_turn.fetch_update(Relaxed, Relaxed, one_less) {
+            // The batch that met the twin. Those who take no turn could make it begin anew for ever.
+            Ok(IN_TURN_AFTER_TWIN) => (Insertion::Insert, true),
+            Ok(_) => (Insertion::Copy, true),
+            Err(_) => (Insertion::Copy, false),
+        }
+    }
+
+    pub(super) fn met_a_twin(&self) {
+        self.in_turn.store(IN_TURN_AFTER_TWIN, Relaxed);
+    }
+}
+
+/// Waits for the others who take turns, up to their commits.
+pub(super) async fn take_turn(connection: &mut PgConnection, pooler: Pooler) -> sqlx::Result<()> {
+    let turn = pooler.query(include_str!("take_turn.sql"));
+    turn.execute(connection).await.map(|_| ())
+}
