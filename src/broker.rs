@@ -340,10 +340,11 @@ impl Subscription {
         let prefetch = u16::try_from(settled).unwrap_or(u16::MAX).min(max);
         let worth_it = prefetch >= self.prefetch.saturating_mul(2).min(max);
         if prefetch > self.prefetch && worth_it && self.wider.is_none() {
-            self.cancel().await?;
-            let consumed = consume(&self.channel, &self.queue, self.role, prefetch);
-            let wider = answered(consumed).await?;
-            self.wider = Some(wider);
+            let wider = answered(async {
+                self.end_consumer().await?;
+                consume(&self.channel, &self.queue, self.role, prefetch).await
+            });
+            self.wider = Some(wider.await?);
             self.prefetch = prefetch;
         }
         Ok(())
@@ -354,14 +355,16 @@ impl Subscription {
     /// # Errors
     /// If the connection is lost.
     pub async fn cancel(&self) -> Result<(), BrokerError> {
-        let tag = self.wider.as_ref().unwrap_or(&self.consumer).tag();
-        let cancelled = self
-            .channel
-            .basic_cancel(tag, BasicCancelOptions::default());
-        match tokio::time::timeout(GOODBYE_TIMEOUT, cancelled).await {
-            Ok(cancelled) => Ok(cancelled?),
+        match tokio::time::timeout(GOODBYE_TIMEOUT, self.end_consumer()).await {
+            Ok(ended) => Ok(ended?),
             Err(_) => Err(BrokerError::Lost("no answer".to_owned())),
         }
+    }
+
+    async fn end_consumer(&self) -> lapin::Result<()> {
+        let tag = self.wider.as_ref().unwrap_or(&self.consumer).tag();
+        let options = BasicCancelOptions::default();
+        self.channel.basic_cancel(tag, options).await
     }
 
     /// Acknowledges every delivery up to a tag.
@@ -375,8 +378,9 @@ impl Subscription {
             .await?)
     }
 
-    /// Gives every unsettled delivery back to the queue and closes the connection.
-    pub async fn hand_back(self) {
+    /// Gives every unsettled delivery back to the queue and closes the connection. A broker that is slow to say goodbye
+    /// gets so much `more` time: what it has not come to of the acknowledgements is delivered again.
+    pub async fn hand_back(self, more: Duration) {
         let all = BasicNackOptions {
             multiple: true,
             requeue: true,
@@ -393,7 +397,9 @@ impl Subscription {
                 .await?;
             self.connection.close(200, "done".into()).await
         };
-        tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.ok();
+        tokio::time::timeout(GOODBYE_TIMEOUT + more, goodbye)
+            .await
+            .ok();
     }
 }
 

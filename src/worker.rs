@@ -285,7 +285,7 @@ impl<'w> Session<'w> {
                 }
                 Step::Settle(outcome) => match outcome? {
                     Outcome::Committed { last_tag, events } => {
-                        if let Err(error) = self.settle(last_tag, events).await {
+                        if let Err(error) = self.settle(last_tag, events, stop).await {
                             counter!(telemetry::ACKS_LOST).increment(events);
                             return self.lost(error).await;
                         }
@@ -390,14 +390,21 @@ impl<'w> Session<'w> {
         self.at_work.push_back(tokio::spawn(commit));
     }
 
-    async fn settle(&mut self, last_tag: u64, events: u64) -> Result<(), BrokerError> {
+    async fn settle(
+        &mut self,
+        last_tag: u64,
+        events: u64,
+        stop: &mut Stop,
+    ) -> Result<(), BrokerError> {
         self.subscription.ack_up_to(last_tag).await?;
         self.settled += events;
-        if self.stop_limit.is_none() {
-            let max = self.worker.prefetch;
-            self.subscription.widen(self.settled, max).await?;
+        let max = self.worker.prefetch;
+        tokio::select! {
+            biased;
+            // What a half-made consumer is given goes back with the rest.
+            () = stop.requested() => Ok(()),
+            widened = self.subscription.widen(self.settled, max) => widened,
         }
-        Ok(())
     }
 
     /// The connection broke: the broker delivers what is not acknowledged again. A commit under way
@@ -438,7 +445,11 @@ impl<'w> Session<'w> {
             );
         }
         counter!(telemetry::REQUEUED).increment(unsettled);
-        self.subscription.hand_back().await;
+        let left = self.stop_limit.as_ref().map(|limit| {
+            let now = tokio::time::Instant::now();
+            limit.deadline().saturating_duration_since(now)
+        });
+        self.subscription.hand_back(left.unwrap_or_default()).await;
         if self.stop_limit.is_some() {
             return End::Stopped;
         }

@@ -229,7 +229,7 @@ pub async fn of_broker(place: &Place, load: &Events, rate: f64, seconds: f64) ->
                 acknowledged = Instant::now();
             }
         }
-        subscription.hand_back().await;
+        subscription.hand_back(Duration::ZERO).await;
         anyhow::Ok(seen)
     });
     let started = Instant::now();

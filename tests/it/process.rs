@@ -33,6 +33,8 @@ pub use crate::running::{Running, fed};
 
 /// How long a fact may take to come true on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+/// The flight that is published last.
+pub const LAST: &str = "LAST";
 /// How often a fact is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -217,16 +219,12 @@ impl Place {
     /// Waits until everything published so far is committed. With one worker the queue is in order, and
     /// what comes back to it comes back to its front: so the last event is the last one.
     pub async fn drained(&self) {
-        let last = flight(json!({ "flight_id": "LAST" }));
         let mut connection = self.connect().await;
-        let stored = "SELECT count(*) FROM flights WHERE flight_id = 'LAST'";
+        let version = last_version(&mut connection).await + 1;
+        let last = flight(json!({ "flight_id": LAST, "version": version }));
         self.publish(&[serde_json::to_vec(&last).unwrap()]).await;
         until("the last event is committed", async || {
-            let count: i64 = sqlx::query_scalar(stored)
-                .fetch_one(&mut connection)
-                .await
-                .unwrap();
-            (count > 0).then_some(())
+            (last_version(&mut connection).await == version).then_some(())
         })
         .await;
     }
@@ -340,6 +338,13 @@ impl Place {
             .unwrap();
         connection.close(200, "done".into()).await.unwrap();
     }
+}
+
+/// How often a queue was seen [`Place::drained`].
+pub async fn last_version(connection: &mut PgConnection) -> i64 {
+    let version = "SELECT coalesce(max(version), 0) FROM flights WHERE flight_id = $1";
+    let version = sqlx::query_scalar(version).bind(LAST).fetch_one(connection);
+    version.await.unwrap()
 }
 
 /// A connection that publishes with confirms.
@@ -552,6 +557,11 @@ impl Worker {
         ended
             .unwrap_or_else(|_| panic!("still there after {limit:?}:\n{}", self.log()))
             .unwrap()
+    }
+
+    /// Whether it ends within a limit.
+    pub async fn ends_within(&mut self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.child.wait()).await.is_ok()
     }
 
     /// Asks it to stop and waits for a clean end.

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use super::harness::{BACK_WITHIN, Rig, STOP_WITHIN, seeds, small_batches};
 use super::proxy::Cut;
-use super::wire::{ACK, COMMIT, CONSUME_ANSWERED, DEADLY, DELIVER};
+use super::wire::{ACK, CANCEL, COMMIT, CONSUME_ANSWERED, DEADLY, DELIVER};
 use crate::process::{Place, Worker, until};
 
 /// Evaluates an expression in the private broker, as its operator would.
@@ -198,6 +198,25 @@ async fn a_user_without_permission_ends_with_one_clear_line() {
             assert!(lines.len() == 1 && lines[0].contains(said), "{log}");
             assert!(!log.contains("secret"), "{log}");
         }
+        rig.finish().await;
+    }
+}
+
+/// While a worker asks for more deliveries, too, it waits for the answer longer than for a goodbye.
+#[tokio::test]
+async fn a_broker_that_takes_its_time_keeps_its_session() {
+    const SLOW: Duration = Duration::from_secs(4);
+    for seed in seeds(1) {
+        let mut rig = Rig::new(seed).await;
+        let line = rig.line().await;
+        let mut worker = line.worker().await;
+        let held = rig.halted_at(line.broker.trap(CANCEL, 0), &worker).await;
+        assert!(!worker.ends_within(SLOW).await, "{}", worker.log());
+        held.pass();
+        rig.place.drained().await;
+        let sessions = worker.metric("paxflow_broker_sessions_total").await;
+        assert_eq!(sessions, 1.0, "{}", worker.log());
+        worker.stop().await;
         rig.finish().await;
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::harness::World;
 use crate::events::flight;
-use crate::process::Place;
+use crate::process::{LAST, Place, last_version};
 use crate::support::{Database, assert_exact, assert_same_rows, dump, execute, table_rows};
 
 /// A worker needs this little, however much is waiting for it.
@@ -22,7 +22,7 @@ pub async fn check(place: &Place, world: &World, published: usize) {
     execute(&mut connection, "ANALYZE").await;
     assert_exact(&mut connection).await;
     place.assert_exact().await;
-    let undisturbed = undisturbed(world).await;
+    let undisturbed = undisturbed(world, last_version(&mut connection).await).await;
     assert_same_rows(&table_rows(&mut connection).await, &undisturbed);
     let set_aside = "SELECT body FROM quarantined_events";
     let set_aside: BTreeSet<Vec<u8>> = sqlx::query_scalar(set_aside)
@@ -61,16 +61,15 @@ pub async fn check(place: &Place, world: &World, published: usize) {
     assert_eq!(dump(&mut connection, left).await, "", "sessions are left");
 }
 
-/// The tables after the same events without any fault, in one go.
-async fn undisturbed(world: &World) -> String {
+/// The tables after the same events without any fault, in one go, and after the last of all, as often as it came.
+async fn undisturbed(world: &World, last: i64) -> String {
     let database = Database::new().await;
     let mut applier = database.applier().await;
     for batch in world.events.chunks(1000) {
         applier.apply(batch).await;
     }
-    // What a run ends with, so that its end can be seen.
     applier
-        .apply(&[flight(json!({ "flight_id": "LAST" }))])
+        .apply(&[flight(json!({ "flight_id": LAST, "version": last }))])
         .await;
     execute(&mut applier.connection, "ANALYZE").await;
     table_rows(&mut applier.connection).await

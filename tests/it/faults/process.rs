@@ -246,6 +246,24 @@ fn clean_exit_on_sigterm_at_a_step_that_never_ends() {
     in_lanes(seeds(points.len() as u64).zip(points), run);
 }
 
+/// What the broker has not come to of the acknowledgements would be delivered again.
+#[tokio::test]
+async fn a_stop_waits_for_a_slow_broker() {
+    const SLOW: Duration = Duration::from_secs(4);
+    for seed in seeds(1) {
+        let mut rig = Rig::new(seed).await;
+        let line = rig.line().await;
+        let mut worker = line.worker().await;
+        let held = halted_at(&mut rig, &line, &worker, ACK).await;
+        worker.signal("TERM");
+        assert!(!worker.ends_within(SLOW).await, "{}", worker.log());
+        held.pass();
+        let status = worker.exit_within(STOP_WITHIN).await;
+        assert_eq!(status.code(), Some(0), "{}", worker.log());
+        rig.finish().await;
+    }
+}
+
 /// Each time another connection, with its thread and its buffers; the process stays as large as it was.
 #[tokio::test]
 async fn two_hundred_sessions_leave_nothing_behind() {
