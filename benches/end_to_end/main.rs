@@ -126,13 +126,13 @@ const FULL: Plan = Plan {
     in_one_market_day: &[100, 3_000, 100_000],
     growth: Extent {
         drained: 20_000,
-        drains: 4,
+        drains: 3,
         rate: 1_000.0,
         seconds: 2.0,
         spells: 9,
     },
-    replicated: 60_000,
-    replica_runs: 10,
+    replicated: 100_000,
+    replica_runs: 12,
     asked: 1_000,
     slowed: 10.0,
 };

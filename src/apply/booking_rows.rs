@@ -20,7 +20,8 @@ pub(super) fn rows<'a, R: Rows + Default>(
     rows
 }
 
-fn put<'a>(newest: &'a Newest<'a, Booking<'a>>, row: &mut impl Rows) {
+/// Puts one booking in that order.
+pub(super) fn put<'a>(newest: &'a Newest<'a, Booking<'a>>, row: &mut impl Rows) {
     let (booking, tombstone) = match &newest.revision.state {
         State::Upserted(booking) => (Some(booking), None),
         State::Deleted(tombstone) => (None, Some(tombstone)),

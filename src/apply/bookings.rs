@@ -5,8 +5,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::Written;
-use super::booking_rows::rows;
-use super::insertion::Insertion;
+use super::booking_rows::{put, rows};
+use super::insertion::{self, Insertion};
 use super::rows::{Arrays, CopyStream};
 use crate::batch::{ByKey, Newest, Precedence};
 use crate::config::Pooler;
@@ -58,9 +58,13 @@ pub(super) async fn write<'a>(
     if bookings.is_empty() {
         return Ok((written, replaced));
     }
-    let new = match insertion {
-        Insertion::Copy => copy_new(connection, pooler, bookings).await?,
-        Insertion::Insert => insert_new(connection, pooler, bookings).await?,
+    if insertion.in_turn {
+        insertion::take_turn(connection, pooler).await?;
+    }
+    let new = if insertion.copies {
+        copy_new(connection, pooler, bookings).await?
+    } else {
+        insert_new(connection, pooler, bookings).await?
     };
     let mut known = Vec::new();
     for ((key, newest), is_new) in bookings.iter().zip(new) {
@@ -116,24 +120,38 @@ async fn copy_new(
         .await?;
     let is_stored = are_among(bookings, stored.try_get(0)?);
     let new = bookings.values().zip(&is_stored);
-    let new = new.filter_map(|(newest, is_stored)| (!is_stored).then_some(newest));
-    let stream: CopyStream = rows(new);
-    let sent = stream.rows();
-    if sent > 0 {
-        let bytes = stream.finish()?;
-        let mut copy = connection
-            .copy_in_raw(include_str!("copy_bookings.sql"))
-            .await?;
-        copy.send(bytes.as_slice()).await?;
-        let copied = copy.finish().await?;
-        if copied != sent {
-            let problem = format!(
-                "{copied} of {sent} bookings were stored: look for triggers and row security on bookings"
-            );
-            return Err(sqlx::Error::Decode(problem.into()));
-        }
+    let mut new = new.filter_map(|(newest, is_stored)| (!is_stored).then_some(newest));
+    if let Some(first) = new.next() {
+        copy(connection, std::iter::once(first).chain(new)).await?;
     }
     Ok(is_stored.into_iter().map(|is_stored| !is_stored).collect())
+}
+
+/// Copies bookings, in pieces, so that the server is at work on one while the next is made.
+async fn copy<'a>(
+    connection: &mut PgConnection,
+    bookings: impl Iterator<Item = &'a Newest<'a, Booking<'a>>>,
+) -> sqlx::Result<()> {
+    let mut copy = connection
+        .copy_in_raw(include_str!("copy_bookings.sql"))
+        .await?;
+    let mut stream = CopyStream::default();
+    for newest in bookings {
+        put(newest, &mut stream);
+        if let Some(piece) = stream.piece()? {
+            copy.send(piece.as_slice()).await?;
+        }
+    }
+    let sent = stream.rows();
+    copy.send(stream.finish()?.as_slice()).await?;
+    let copied = copy.finish().await?;
+    if copied != sent {
+        let problem = format!(
+            "{copied} of {sent} bookings were stored: look for triggers and row security on bookings"
+        );
+        return Err(sqlx::Error::Decode(problem.into()));
+    }
+    Ok(())
 }
 
 /// Inserts the bookings that are not stored; tells of each whether it is one of them.

@@ -19,12 +19,21 @@ const COPIED_MIN: usize = 100;
 const IN_TURN_AFTER_TWIN: u32 = 200;
 
 /// How the bookings that are new come into their table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Insertion {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Insertion {
     /// By COPY, which a twin that inserts one of the same keys makes fail: see [`super::bookings::is_collision`].
-    Copy,
-    /// By a statement that waits for such a twin and leaves its keys alone.
-    Insert,
+    /// Otherwise by a statement that waits for such a twin and leaves its keys alone.
+    pub copies: bool,
+    /// After the others who take turns.
+    pub in_turn: bool,
+}
+
+impl Insertion {
+    /// By a statement, whatever others do meanwhile.
+    pub(super) const INSERT: Self = Self {
+        copies: false,
+        in_turn: false,
+    };
 }
 
 /// What decides how a worker inserts bookings.
@@ -44,17 +53,17 @@ impl Inserting {
         }
     }
 
-    /// How the next batch inserts so many bookings, and whether it takes a turn.
-    pub(super) fn next(&self, bookings: usize) -> (Insertion, bool) {
+    /// How the next batch inserts so many bookings.
+    pub(super) fn next(&self, bookings: usize) -> Insertion {
         if !self.copies || bookings < COPIED_MIN {
-            return (Insertion::Insert, false);
+            return Insertion::INSERT;
         }
         let one_less = |left: u32| left.checked_sub(1);
-        match self.in_turn.fetch_update(Relaxed, Relaxed, one_less) {
-            // The batch that met the twin. Those who take no turn could make it begin anew for ever.
-            Ok(IN_TURN_AFTER_TWIN) => (Insertion::Insert, true),
-            Ok(_) => (Insertion::Copy, true),
-            Err(_) => (Insertion::Copy, false),
+        let left = self.in_turn.fetch_update(Relaxed, Relaxed, one_less);
+        Insertion {
+            // Not the batch that met the twin: those who take no turn could make it begin anew for ever.
+            copies: left != Ok(IN_TURN_AFTER_TWIN),
+            in_turn: left.is_ok(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The one transaction of a batch: flights, bookings, what they change in MarketData, what is set aside,
 //! and the count of it all.
 //!
-//! Locks are taken in one global order: the turn of [`insertion`] by those who take it, flights, bookings, flight_demand, quarantined_events, each in
+//! Locks are taken in one global order: flights, the turn of [`insertion`] by those who take it, bookings, flight_demand, quarantined_events, each in
 //! ascending order of its key. Rows are never deleted from `flights` and `bookings`, so a batch that
 //! holds a key it inserted makes its twins wait in their own insert, before they hold any key of the
 //! second step: no circle is possible. That holds for bookings that are copied as for those that are inserted.
@@ -172,11 +172,8 @@ async fn commit(
 ) -> sqlx::Result<VerdictCounts> {
     let last_event_at = folded.last_event_at;
     let pooler = worker.pooler;
-    let (insertion, in_turn) = worker.inserting.next(folded.bookings.len());
+    let insertion = worker.inserting.next(folded.bookings.len());
     let mut transaction = pooler.begin(connection).await?;
-    if in_turn {
-        insertion::take_turn(&mut transaction, pooler).await?;
-    }
     let Effect {
         mut counts,
         rejected,

@@ -172,7 +172,7 @@ async fn pass(
     let Effect {
         counts,
         mut rejected,
-    } = write(&mut transaction, worker.pooler, folded, Insertion::Insert).await?;
+    } = write(&mut transaction, worker.pooler, folded, Insertion::INSERT).await?;
     if let Some((_, rejected)) = rejected.pop() {
         transaction.rollback().await?;
         return Ok(Replayed::Rejected(rejected));
@@ -242,7 +242,7 @@ async fn refused_alone(
     for message in messages {
         let mut transaction = connection.begin().await?;
         let folded = batch::fold(std::slice::from_ref(&message.delivery));
-        if let Err(error) = write(&mut transaction, Pooler::None, folded, Insertion::Insert).await {
+        if let Err(error) = write(&mut transaction, Pooler::None, folded, Insertion::INSERT).await {
             match fault_of(&error) {
                 Fault::Data { .. } => refused.push(message.id),
                 Fault::Transient | Fault::Permanent => return Err(error),
@@ -269,7 +269,7 @@ async fn try_preview(
     let flights = flights_touched(&mut snapshot, &folded).await?;
     let mut markets = markets_of(&mut snapshot, &flights).await?;
     let mut written = snapshot.begin().await?;
-    let effect = write(&mut written, Pooler::None, folded, Insertion::Insert).await?;
+    let effect = write(&mut written, Pooler::None, folded, Insertion::INSERT).await?;
     markets.extend(markets_of(&mut written, &flights).await?);
     let after = cells(&mut written, &markets).await?;
     written.rollback().await?;

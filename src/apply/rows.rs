@@ -130,13 +130,31 @@ impl CopyStream {
     /// Signature, flags, and the length of a header extension that is not there.
     const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
     const TRAILER: i16 = -1;
+    /// Bytes that are worth a message of their own.
+    const PIECE: usize = 64 << 10;
 
     /// How many rows there are.
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// The stream, whole.
+    /// The rows since the last piece, if they are enough to be sent.
+    ///
+    /// # Errors
+    /// If a value could not be encoded.
+    pub(super) fn piece(&mut self) -> sqlx::Result<Option<PgArgumentBuffer>> {
+        if let Some(failure) = self.failure.take() {
+            return Err(sqlx::Error::Encode(failure));
+        }
+        if self.bytes.len() < Self::PIECE {
+            return Ok(None);
+        }
+        let mut next = PgArgumentBuffer::default();
+        next.reserve(self.bytes.capacity());
+        Ok(Some(std::mem::replace(&mut self.bytes, next)))
+    }
+
+    /// The rest of the stream.
     ///
     /// # Errors
     /// If a value could not be encoded.

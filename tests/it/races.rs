@@ -238,7 +238,7 @@ async fn who_has_met_a_twin_copies_in_turn() {
     let third = bookings("C");
     let third = tokio::spawn(async move { met.apply(&third).await });
     waits_in(&mut observer, "pg_advisory_xact_lock").await;
-    // It holds nothing yet that those who take no turn could wait for.
+    // It holds no booking yet that those who take no turn could wait for.
     let (mut free, mut halt) = (database.applier().await, database.connect().await);
     execute(&mut halt, "BEGIN; LOCK TABLE worker_progress IN SHARE MODE").await;
     let twin = bookings("C")[7..8].to_vec();
