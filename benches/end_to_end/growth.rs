@@ -7,21 +7,43 @@ use crate::latency;
 use crate::limits;
 use crate::load;
 use crate::process::Worker;
-use crate::report::{Limit, Report, growth_per_tenfold, median};
+use crate::report::{Limit, Report, median};
 use crate::rig::{Place, Servers};
 
 /// What an event costs with so many bookings stored.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Cost {
     /// Bookings stored when the measured events began.
     pub stored: f64,
-    /// CPU-seconds of worker and PostgreSQL for a million events.
-    pub cpu: f64,
-    /// Milliseconds.
-    pub p99: f64,
+    /// CPU-seconds of worker and PostgreSQL for a million events, in each round.
+    cpus: Vec<f64>,
+    /// Milliseconds, in each round.
+    p99s: Vec<f64>,
 }
 
-/// How much is measured at each size; the medians count.
+impl Cost {
+    /// The median of the rounds.
+    pub fn cpu(&self) -> f64 {
+        median(&self.cpus)
+    }
+}
+
+/// The most that something grows for a tenfold of what is stored, between neighbours: 0.1 is a tenth. In each round
+/// neighbours were measured one after the other, so it is their ratios that count: the machine may have been another in
+/// the next round.
+fn growth_per_tenfold(costs: &[Cost], of: fn(&Cost) -> &[f64]) -> f64 {
+    costs
+        .windows(2)
+        .map(|pair| {
+            let rounds = of(&pair[0]).iter().zip(of(&pair[1]));
+            let ratios: Vec<f64> = rounds.map(|(less, more)| more / less).collect();
+            let tenfolds = (pair[1].stored / pair[0].stored).log10();
+            median(&ratios).powf(1.0 / tenfolds) - 1.0
+        })
+        .fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// How much is measured at each size, in rounds through all of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
     /// Events that are drained at a time, for the CPU.
@@ -54,8 +76,8 @@ struct Stage<'a> {
     events: &'a Events,
     /// How many of the events are used.
     used: usize,
-    cpu: Vec<f64>,
-    p99: Vec<f64>,
+    cpus: Vec<f64>,
+    p99s: Vec<f64>,
 }
 
 impl<'a> Stage<'a> {
@@ -66,8 +88,8 @@ impl<'a> Stage<'a> {
             stored,
             events,
             used,
-            cpu: Vec::new(),
-            p99: Vec::new(),
+            cpus: Vec::new(),
+            p99s: Vec::new(),
         })
     }
 
@@ -82,7 +104,7 @@ impl<'a> Stage<'a> {
         let drained = self.used..self.used + extent.drained;
         load::fill(&self.place, self.events.range(drained.clone())).await?;
         let cpu = cpu_per_million(&self.place, servers, settings).await?;
-        self.cpu.push(cpu);
+        self.cpus.push(cpu);
         self.used = drained.end;
         Ok(())
     }
@@ -100,7 +122,7 @@ impl<'a> Stage<'a> {
         let (rate, seconds) = (extent.rate, extent.seconds);
         let latency =
             latency::at_rate(&self.place, self.events, self.used, rate, seconds, number).await?;
-        self.p99.push(latency.p99);
+        self.p99s.push(latency.p99);
         self.used += extent.in_a_spell();
         Ok(())
     }
@@ -138,8 +160,8 @@ async fn in_turn(
         stage.place.assert_exact().await?;
         costs.push(Cost {
             stored: stage.stored,
-            cpu: median(&stage.cpu),
-            p99: median(&stage.p99),
+            cpus: stage.cpus.clone(),
+            p99s: stage.p99s.clone(),
         });
     }
     Ok(costs)
@@ -205,29 +227,23 @@ pub fn report(costs: &[Cost], what: &str, report: &mut Report) {
         let name = |figure| format!("{figure}, {:.0} {what}", cost.stored);
         report.add(
             name("CPU of worker and database"),
-            cost.cpu,
+            cost.cpu(),
             "s/1M",
             Limit::None,
         );
-        report.add(name("latency p99"), cost.p99, "ms", Limit::None);
+        report.add(name("latency p99"), median(&cost.p99s), "ms", Limit::None);
     }
-    let points = |of: fn(&Cost) -> f64| {
-        costs
-            .iter()
-            .map(|cost| (cost.stored, of(cost)))
-            .collect::<Vec<_>>()
-    };
-    let percent = |of| growth_per_tenfold(&points(of)) * 100.0;
+    let percent = |of| growth_per_tenfold(costs, of) * 100.0;
     let limit = Limit::AtMost(15.0);
     report.add(
         format!("most growth of CPU per tenfold of {what}"),
-        percent(|cost| cost.cpu),
+        percent(|cost| &cost.cpus),
         "%",
         limit,
     );
     report.add(
         format!("most growth of p99 per tenfold of {what}"),
-        percent(|cost| cost.p99),
+        percent(|cost| &cost.p99s),
         "%",
         limit,
     );

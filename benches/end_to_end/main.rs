@@ -126,12 +126,12 @@ const FULL: Plan = Plan {
     in_one_market_day: &[100, 3_000, 100_000],
     growth: Extent {
         drained: 20_000,
-        drains: 3,
+        drains: 5,
         rate: 1_000.0,
         seconds: 2.0,
-        spells: 9,
+        spells: 7,
     },
-    replicated: 100_000,
+    replicated: 80_000,
     replica_runs: 12,
     asked: 1_000,
     slowed: 10.0,
@@ -433,7 +433,7 @@ fn plot_latencies(latencies: &[Latency]) -> Result<()> {
 }
 
 fn plot_costs(costs: &[Cost], crowded: &[Cost]) -> Result<()> {
-    let over_stored = |costs: &[Cost]| costs.iter().map(|at| (at.stored, at.cpu)).collect();
+    let over_stored = |costs: &[Cost]| costs.iter().map(|at| (at.stored, at.cpu())).collect();
     plot::draw(
         &target().join("cost_over_stored.svg"),
         "CPU of worker and database for a million events",

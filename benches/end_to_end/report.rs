@@ -129,14 +129,3 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
-
-/// The most that something grows for a tenfold of something else, between neighbours: 0.1 is a tenth.
-pub fn growth_per_tenfold(points: &[(f64, f64)]) -> f64 {
-    points
-        .windows(2)
-        .map(|pair| {
-            let [(x, y), (next_x, next_y)] = [pair[0], pair[1]];
-            (next_y / y).powf(1.0 / (next_x / x).log10()) - 1.0
-        })
-        .fold(f64::NEG_INFINITY, f64::max)
-}

@@ -1,10 +1,11 @@
 //! The one transaction of a batch: flights, bookings, what they change in MarketData, what is set aside,
 //! and the count of it all.
 //!
-//! Locks are taken in one global order: flights, the turn of [`insertion`] by those who take it, bookings, flight_demand, quarantined_events, each in
-//! ascending order of its key. Rows are never deleted from `flights` and `bookings`, so a batch that
-//! holds a key it inserted makes its twins wait in their own insert, before they hold any key of the
-//! second step: no circle is possible. That holds for bookings that are copied as for those that are inserted.
+//! Locks are taken in one global order: flights, the turn of those who take one ([`insertion`]), bookings,
+//! flight_demand, quarantined_events, rows in ascending order of their keys. Rows are never deleted from `flights` and
+//! `bookings`, so a batch that holds a key it inserted makes its twins wait in their own insert, before they hold any
+//! key of the second step: no circle is possible. That holds for bookings that are copied as for those that are
+//! inserted.
 
 mod booking_rows;
 mod bookings;
