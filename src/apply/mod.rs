@@ -1,7 +1,7 @@
 //! The one transaction of a batch: flights, bookings, what they change in MarketData, what is set aside,
 //! and the count of it all.
 //!
-//! Locks are taken in one global order: flights, the turn of those who take one ([`insertion`]), bookings,
+//! Locks are taken in one global order: flights, the turn of those who take one (`insertion`), bookings,
 //! flight_demand, quarantined_events, rows in ascending order of their keys. Rows are never deleted from `flights` and
 //! `bookings`, so a batch that holds a key it inserted makes its twins wait in their own insert, before they hold any
 //! key of the second step: no circle is possible. That holds for bookings that are copied as for those that are
