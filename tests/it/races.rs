@@ -144,7 +144,7 @@ async fn race(batches_each: usize, between: fn(&mut Applier)) {
 /// Enough of them that both are in the midst of COPY at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_bookings_copied_at_once_never_deadlock() {
-    const ROUNDS: usize = 8;
+    const ROUNDS: usize = 20;
     const BOOKINGS: usize = 2_000;
     let database = Database::new().await;
     let start = Arc::new(Barrier::new(2));
