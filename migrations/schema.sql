@@ -519,32 +519,39 @@ COMMENT ON COLUMN market_data_history.price_change_30d IS '100 * (average_price 
 
 CREATE VIEW booking_curve AS
 WITH curve AS (
-    -- One row for each curve, with all that happened in arrays, so that the bookings of the market are read once.
-    SELECT origin, destination, data_date, cabin,
+    -- One row for each curve, with the days of its bookings in arrays, so that the bookings of the market are read once.
+    SELECT f.origin, f.destination, f.data_date, b.cabin,
            -- What happened earlier than a year before departure stands at day 365 already.
-           array_agg(least(data_date - activity_date, 365)) AS days,
-           array_agg(gross_bookings) AS gross,
-           array_agg(cancellations) AS cancelled
-    FROM market_activity
-    GROUP BY origin, destination, data_date, cabin
+           array_agg(least(f.data_date - (b.booked_at AT TIME ZONE 'UTC')::date, 365)) AS booked,
+           array_agg(least(f.data_date - (b.cancelled_at AT TIME ZONE 'UTC')::date, 365))
+               FILTER (WHERE b.cancelled_at IS NOT NULL) AS cancelled
+    FROM flights f
+    JOIN bookings b ON b.flight_id = f.flight_id
+    WHERE f.deleted_at IS NULL AND f.status <> 'cancelled'
+    GROUP BY f.origin, f.destination, f.data_date, b.cabin
 )
 SELECT c.origin, c.destination, c.data_date, c.cabin, d.days_before_departure,
-       (sum(d.gross - d.cancelled) OVER w)::bigint AS bookings_on_hand,
-       (sum(d.gross) OVER w)::bigint AS gross_bookings,
-       (sum(d.cancelled) OVER w)::bigint AS cancellations
+       d.gross_bookings - d.cancellations AS bookings_on_hand,
+       d.gross_bookings,
+       d.cancellations
 FROM curve c
 CROSS JOIN LATERAL (
-    SELECT days AS days_before_departure, sum(gross) AS gross, sum(cancelled) AS cancelled
+    -- Each day counts, then all days from it on. Counted as integers: a sum of bigint is a numeric, and slower.
+    SELECT days AS days_before_departure,
+           sum(sum(gross)::integer) OVER w AS gross_bookings,
+           sum(sum(cancelled)::integer) OVER w AS cancellations
     FROM (
         SELECT day, 0, 0 FROM generate_series(0, 365) AS day
         UNION ALL
-        SELECT * FROM unnest(c.days, c.gross, c.cancelled)
+        SELECT day, 1, 0 FROM unnest(c.booked) AS day
+        UNION ALL
+        SELECT day, 0, 1 FROM unnest(c.cancelled) AS day
     ) AS change (days, gross, cancelled)
     -- What happened after departure is on no curve.
     WHERE days >= 0
     GROUP BY days
-) d
-WINDOW w AS (PARTITION BY c.origin, c.destination, c.data_date, c.cabin ORDER BY d.days_before_departure DESC);
+    WINDOW w AS (ORDER BY days DESC ROWS UNBOUNDED PRECEDING)
+) d;
 
 COMMENT ON VIEW booking_curve IS 'Bookings on hand by days before departure: 366 rows for each (origin, destination, data_date, cabin) with a booking.';
 COMMENT ON COLUMN booking_curve.origin IS 'IATA code of the origin airport.';
