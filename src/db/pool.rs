@@ -15,6 +15,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// no reset.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Ends a transaction that may be open. A ROLLBACK alone, where none is, would be a warning in the server's log, each time.
+const END_TRANSACTION: &str = "BEGIN; ROLLBACK";
+
 /// Batches look rows up by key, many at once. The planner does not see how many, and a plan made while
 /// a table was empty would go on scanning it when it has grown.
 pub(super) const KEY_LOOKUPS: [(&str, &str); 3] = [
@@ -53,8 +56,9 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
                 .is_none_or(|pool| pool.size() <= config.size);
             Box::pin(async move {
                 // A caller that was dropped inside `begin` leaves a transaction open behind it; a
-                // connection that cannot even roll back is gone.
-                Ok(keep && sqlx::raw_sql("ROLLBACK").execute(connection).await.is_ok())
+                // connection that cannot even roll back is gone, and so is one whose transaction has failed.
+                let ended = sqlx::raw_sql(END_TRANSACTION).execute(connection);
+                Ok(keep && ended.await.is_ok())
             })
         })
         .connect_lazy_with(options);

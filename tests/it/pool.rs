@@ -1,11 +1,14 @@
 //! The pool of database connections: kept, overflowing, replaced and left clean.
 
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use paxflow::config::{PoolConfig, Pooler};
 use paxflow::db;
 use sqlx::Acquire;
 use sqlx::postgres::{PgConnection, PgPool};
+use tracing::Level;
 
 use crate::process::until;
 use crate::support::Database;
@@ -17,10 +20,30 @@ fn open(database: &Database, size: u32, max_overflow: u32, recycle: Duration) ->
         recycle,
         pooler: Pooler::None,
     };
-    db::pool::open(
-        database.options.clone().application_name("pool under test"),
-        config,
-    )
+    let options = database.options.clone();
+    // What the server would write into its log is told to us as well.
+    let options = options.options([("client_min_messages", "warning")]);
+    db::pool::open(options.application_name("pool under test"), config)
+}
+
+/// What is logged, for those who look at it later.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
 }
 
 async fn sessions(watcher: &mut PgConnection) -> i64 {
@@ -137,4 +160,30 @@ async fn a_transaction_left_open_is_rolled_back_on_return() {
         .await
         .unwrap();
     assert_eq!(rows, 0);
+}
+
+#[tokio::test]
+async fn a_connection_is_returned_without_a_warning_in_the_log_of_the_server() {
+    let log = Log::default();
+    let writer = log.clone();
+    let warnings = tracing_subscriber::fmt()
+        .with_max_level(Level::WARN)
+        .with_writer(move || writer.clone())
+        .finish();
+    // Of this thread, which is all that this test runs on.
+    let _guard = tracing::subscriber::set_default(warnings);
+    let database = Database::new().await;
+    let pool = open(&database, 1, 0, Duration::from_secs(3600));
+    for _ in 0..3 {
+        let mut connection = pool.acquire().await.unwrap();
+        let transaction = connection.begin().await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    // With the only connection in hand, all returns are done.
+    let mut connection = pool.acquire().await.unwrap();
+    assert_eq!(log.text(), "");
+    // A warning would have been seen.
+    let warning = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
+    warning.await.unwrap();
+    assert!(log.text().contains("no transaction in progress"));
 }
