@@ -1,13 +1,13 @@
 //! Writes the changes of a batch to `flight_demand`.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 
 use super::rows::{Arrays, Rows};
 use crate::config::Pooler;
 use crate::market::{Delta, DemandKey, Rollup};
 
-/// Adds every change of the rollup, then removes the rows that it has emptied.
+/// Adds every change of the rollup, then removes the rows that it has emptied, if there are any.
 pub(super) async fn add(
     connection: &mut PgConnection,
     pooler: Pooler,
@@ -37,13 +37,15 @@ pub(super) async fn add(
             put_key(key, &mut shrunk);
         }
     }
-    if !changed.is_empty() {
-        changed
-            .bind(pooler.query(include_str!("add_demand.sql")))
-            .execute(&mut *connection)
-            .await?;
+    if changed.is_empty() {
+        return Ok(());
     }
-    if !shrunk.is_empty() {
+    let added = changed
+        .bind(pooler.query(include_str!("add_demand.sql")))
+        .fetch_one(&mut *connection)
+        .await?;
+    let any_is_empty: bool = added.try_get(0)?;
+    if any_is_empty && !shrunk.is_empty() {
         shrunk
             .bind(pooler.query(include_str!("delete_empty_demand.sql")))
             .execute(connection)
