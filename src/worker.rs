@@ -308,19 +308,13 @@ impl<'w> Session<'w> {
     }
 
     async fn next_step(&mut self, stop: &mut Stop) -> Step {
+        if self.is_due() {
+            return Step::Flush;
+        }
         let stopping = self.stop_limit.is_some();
         let room = self.has_room();
         let idle = self.at_work.is_empty();
         let has_work = !self.gathered.is_empty();
-        let ready = if idle {
-            // With all in hand that may be, nothing is worth waiting for.
-            stopping || !room || self.gathered.len() >= self.subscription.prefetch()
-        } else {
-            !room && self.at_work.len() < BATCHES_AT_WORK_MAX
-        };
-        if has_work && ready {
-            return Step::Flush;
-        }
         tokio::select! {
             biased;
             () = stop.requested(), if !stopping => Step::Stop,
@@ -330,6 +324,21 @@ impl<'w> Session<'w> {
             () = tokio::time::sleep(GATHER_EVERY), if !idle && room && !stopping => Step::Look,
             delivery = self.subscription.next(), if idle && room && !stopping => Step::Receive(delivery),
         }
+    }
+
+    /// Whether what is gathered need not wait any longer.
+    fn is_due(&self) -> bool {
+        if self.gathered.is_empty() {
+            return false;
+        }
+        if !self.at_work.is_empty() {
+            return !self.has_room() && self.at_work.len() < BATCHES_AT_WORK_MAX;
+        }
+        // With all in hand that may be, nothing is worth waiting for.
+        self.stop_limit.is_some()
+            || !self.has_room()
+            || self.gathered.len() >= self.subscription.prefetch()
+            || self.linger.deadline() <= tokio::time::Instant::now()
     }
 
     /// Takes the deliveries that wait already, if there is room for them.
@@ -390,12 +399,20 @@ impl<'w> Session<'w> {
         self.at_work.push_back(tokio::spawn(commit));
     }
 
+    /// Acknowledges a batch that has committed. Where nothing else is at work the next one goes first: an acknowledgement
+    /// takes as long as to wake another thread, and back.
     async fn settle(
         &mut self,
         last_tag: u64,
         events: u64,
         stop: &mut Stop,
     ) -> Result<(), BrokerError> {
+        if self.at_work.is_empty() {
+            self.look()?;
+            if self.is_due() {
+                self.flush(stop.clone());
+            }
+        }
         self.subscription.ack_up_to(last_tag).await?;
         self.settled += events;
         let max = self.worker.prefetch;
