@@ -16,7 +16,7 @@
 //!
 //! Around them: [`config`] (the only reader of the environment), [`db`] (connections, faults, schema),
 //! [`tls`] (servers that fail a handshake), [`health`], [`http`] and [`telemetry`] (what operators see),
-//! [`backoff`], [`world`] (the sample world), [`sandbox`] (private servers for demo, tests and benches)
+//! [`backoff`], [`stop`], [`world`] (the sample world), [`sandbox`] (private servers for demo, tests and benches)
 //! and [`cli`] (the commands).
 //!
 //! Invariants: one transaction for a batch and the acknowledgement after it; locks are taken in one
@@ -41,6 +41,7 @@ pub mod db;
 pub mod health;
 pub mod http;
 pub mod sandbox;
+pub mod stop;
 pub mod telemetry;
 pub mod tls;
 pub mod upkeep;

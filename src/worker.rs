@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
 use sqlx::postgres::PgPool;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use tracing::{error, info, warn};
@@ -23,6 +23,7 @@ use crate::broker::{BrokerError, DELIVERY_LIMIT, Subscription, Topology};
 use crate::config::Secret;
 use crate::db::{self, Fault, fault_of};
 use crate::health::Health;
+use crate::stop::Stop;
 use crate::telemetry;
 
 /// A message that cannot be read is asked for again after so long: it has to come [`DELIVERY_LIMIT`] times
@@ -65,31 +66,6 @@ pub struct Worker {
     pub batch_linger: Duration,
     /// Most deliveries in hand.
     pub prefetch: u16,
-}
-
-/// A request to stop, that everyone who waits can see.
-#[derive(Debug, Clone)]
-pub struct Stop(watch::Receiver<bool>);
-
-impl Stop {
-    /// A stop that is requested by sending `true`.
-    pub fn new() -> (watch::Sender<bool>, Self) {
-        let (sender, receiver) = watch::channel(false);
-        (sender, Self(receiver))
-    }
-
-    /// Returns once it is requested.
-    pub async fn requested(&mut self) {
-        if self.0.wait_for(|stop| *stop).await.is_err() {
-            // Nobody is left who could request it.
-            std::future::pending().await
-        }
-    }
-
-    /// Waits; `true` if the stop was requested meanwhile.
-    pub async fn requested_within(&mut self, wait: Duration) -> bool {
-        tokio::time::timeout(wait, self.requested()).await.is_ok()
-    }
 }
 
 /// Works until it is told to stop. An outage of the broker or the database is waited out.

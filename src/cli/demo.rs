@@ -20,7 +20,8 @@ use crate::config::{Config, Secret};
 use crate::event::{Message, decode};
 use crate::health::Health;
 use crate::sandbox::{Options, Sandbox};
-use crate::worker::{self, Stop, Worker};
+use crate::stop::Stop;
+use crate::worker::{self, Worker};
 use crate::{apply, audit, db, world};
 
 /// Events that break the contract, with the routing keys that they are published with.

@@ -15,8 +15,9 @@ use crate::broker::{self, Topology};
 use crate::config::{Config, Pooler};
 use crate::db::{self, Fault, fault_of};
 use crate::health::Health;
+use crate::stop::Stop;
 use crate::upkeep::{self, Upkeep};
-use crate::worker::{self, Stop, Worker};
+use crate::worker::{self, Worker};
 use crate::{apply, http, telemetry};
 
 /// Exit code of a worker that was told twice to stop.
