@@ -43,6 +43,14 @@ impl Cpu {
         Ok(Self(ticks))
     }
 
+    /// What the host of a virtual machine has kept for itself of all processors since the start: proc(5), `steal`.
+    pub fn stolen() -> Result<Self> {
+        let stat = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+        let steal = stat.split_whitespace().nth(8);
+        let ticks = steal.and_then(|ticks| ticks.parse().ok());
+        Ok(Self(ticks.context("/proc/stat has no steal")?))
+    }
+
     /// What this process has spent since, in seconds for a million of so many events.
     pub fn per_million(self, events: usize) -> Result<f64> {
         let since = Self::of(std::process::id())?.seconds() - self.seconds();
