@@ -1,7 +1,6 @@
 //! Whether an event costs the same however much is stored.
 
 use anyhow::Result;
-use futures_util::future::try_join_all;
 
 use crate::events::{Events, Extremes};
 use crate::latency;
@@ -30,8 +29,8 @@ impl Cost {
 }
 
 /// The most that something grows for a tenfold of what is stored, between neighbours: 0.1 is a tenth. In each round
-/// neighbours were measured one after the other or at once, so it is their ratios that count: the machine may have been
-/// another in the next round.
+/// neighbours were measured one after the other, so it is their ratios that count: the machine may have been another in
+/// the next round.
 fn growth_per_tenfold(costs: &[Cost], of: fn(&Cost) -> &[f64]) -> f64 {
     costs
         .windows(2)
@@ -51,9 +50,9 @@ pub struct Extent {
     pub drained: usize,
     /// How often.
     pub drains: usize,
-    /// Events a second of the latency, at each size.
+    /// Events a second of the latency.
     pub rate: f64,
-    /// Seconds at a time.
+    /// Seconds at a time: the machine is slow for longer, and then for all sizes.
     pub seconds: f64,
     /// How often.
     pub spells: usize,
@@ -129,9 +128,8 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Measures the stages beside each other, so that whatever else the machine does meets all of them: the CPU in turn, there
-/// and back; the latency at once, since half a second in which the machine is busy makes the p99 of a spell.
-async fn side_by_side(
+/// Measures the stages in turn, there and back: whatever else the machine does meets all of them.
+async fn in_turn(
     servers: &Servers,
     stages: &mut [Stage<'_>],
     settings: &[(&str, &str)],
@@ -148,7 +146,10 @@ async fn side_by_side(
         workers.push(stage.warm_up().await?);
     }
     for spell in 0..extent.spells {
-        try_join_all(stages.iter_mut().map(|stage| stage.send(extent, spell))).await?;
+        for stage in &mut *stages {
+            stage.send(extent, spell).await?;
+        }
+        stages.reverse();
     }
     for worker in workers {
         worker.stop().await?;
@@ -183,7 +184,7 @@ pub async fn with_bookings(
     }
     let used = fill_until(place, events, used, largest).await?;
     stages.push(Stage::new(place.clone(), events, used).await?);
-    let costs = side_by_side(servers, &mut stages, &[], extent).await?;
+    let costs = in_turn(servers, &mut stages, &[], extent).await?;
     // The largest comes last, and stays.
     stages.pop();
     for stage in stages {
@@ -213,7 +214,7 @@ pub async fn with_one_market_day(
         limits::apply(&place, day.stored.deliveries(0..day.stored.len()), 1_000).await?;
         stages.push(Stage::new(place, &day.stream, 0).await?);
     }
-    let costs = side_by_side(servers, &mut stages, &SMALL_BATCHES, extent).await?;
+    let costs = in_turn(servers, &mut stages, &SMALL_BATCHES, extent).await?;
     for stage in stages {
         stage.place.remove().await?;
     }

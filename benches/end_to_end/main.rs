@@ -127,9 +127,9 @@ const FULL: Plan = Plan {
     growth: Extent {
         drained: 20_000,
         drains: 5,
-        rate: 500.0,
+        rate: 1_000.0,
         seconds: 2.0,
-        spells: 20,
+        spells: 7,
     },
     replicated: 80_000,
     replica_runs: 12,
@@ -152,7 +152,7 @@ const QUICK: Plan = Plan {
     growth: Extent {
         drained: 5_000,
         drains: 1,
-        rate: 500.0,
+        rate: 1_000.0,
         seconds: 2.0,
         spells: 1,
     },
