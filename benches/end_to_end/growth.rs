@@ -7,7 +7,7 @@ use crate::latency;
 use crate::limits;
 use crate::load;
 use crate::process::Worker;
-use crate::report::{Limit, Report, median};
+use crate::report::{Limit, Report, median, median_ratio};
 use crate::rig::{Place, Servers};
 
 /// What an event costs with so many bookings stored.
@@ -35,10 +35,8 @@ fn growth_per_tenfold(costs: &[Cost], of: fn(&Cost) -> &[f64]) -> f64 {
     costs
         .windows(2)
         .map(|pair| {
-            let rounds = of(&pair[0]).iter().zip(of(&pair[1]));
-            let ratios: Vec<f64> = rounds.map(|(less, more)| more / less).collect();
             let tenfolds = (pair[1].stored / pair[0].stored).log10();
-            median(&ratios).powf(1.0 / tenfolds) - 1.0
+            median_ratio(of(&pair[1]), of(&pair[0])).powf(1.0 / tenfolds) - 1.0
         })
         .fold(f64::NEG_INFINITY, f64::max)
 }

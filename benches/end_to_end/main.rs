@@ -33,7 +33,7 @@ use events::Events;
 use growth::{Cost, Extent};
 use latency::Latency;
 use plot::{Axis, Line};
-use process::Cpu;
+use process::{Cpu, Steal};
 use report::{Limit, Report, median};
 use rig::Servers;
 
@@ -116,7 +116,7 @@ const FULL: Plan = Plan {
     drained: 150_000,
     row_by_row: 2_000,
     peers: [60_000, 2_000],
-    rounds: 2,
+    rounds: 3,
     waiting: 1_000_000,
     idle_events: 200,
     rates: &[0.125, 0.25, 0.375, 0.5],
@@ -165,7 +165,7 @@ const QUICK: Plan = Plan {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let (started, stolen) = (Instant::now(), Cpu::stolen()?);
+    let (started, steal) = (Instant::now(), Steal::count()?);
     let mut servers = Servers::start(&Config::from_env()?).await?;
     let mut report = Report::default();
     std::fs::create_dir_all(target())?;
@@ -187,11 +187,9 @@ async fn main() -> Result<()> {
     measured?;
     let cores = std::thread::available_parallelism()?.get();
     let elapsed = started.elapsed().as_secs_f64();
-    // Where it is much, the figures are of another machine.
-    let stolen = (Cpu::stolen()?.seconds() - stolen.seconds()) / elapsed / cores as f64;
     report.add(
         "processors kept by the host",
-        stolen * 100.0,
+        steal.percent()?,
         "%",
         Limit::None,
     );

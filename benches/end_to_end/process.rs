@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tokio::process::{Child, Command};
@@ -43,14 +43,6 @@ impl Cpu {
         Ok(Self(ticks))
     }
 
-    /// What the host of a virtual machine has kept for itself of all processors since the start: proc(5), `steal`.
-    pub fn stolen() -> Result<Self> {
-        let stat = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
-        let steal = stat.split_whitespace().nth(8);
-        let ticks = steal.and_then(|ticks| ticks.parse().ok());
-        Ok(Self(ticks.context("/proc/stat has no steal")?))
-    }
-
     /// What this process has spent since, in seconds for a million of so many events.
     pub fn per_million(self, events: usize) -> Result<f64> {
         let since = Self::of(std::process::id())?.seconds() - self.seconds();
@@ -60,6 +52,38 @@ impl Cpu {
     /// In seconds.
     pub fn seconds(self) -> f64 {
         self.0 as f64 / TICKS_PER_SECOND
+    }
+}
+
+/// Counts what the host of a virtual machine keeps of the processors for itself: where it is much, figures are of another
+/// machine, and what needs both cores suffers more than what needs one.
+pub struct Steal {
+    since: Instant,
+    ticks: u64,
+}
+
+impl Steal {
+    /// From now on.
+    pub fn count() -> Result<Self> {
+        Ok(Self {
+            since: Instant::now(),
+            ticks: Self::ticks()?,
+        })
+    }
+
+    /// All processors, since the machine started: proc(5), `steal`.
+    fn ticks() -> Result<u64> {
+        let stat = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+        let steal = stat.split_whitespace().nth(8);
+        let ticks = steal.and_then(|ticks| ticks.parse().ok());
+        ticks.context("/proc/stat has no steal")
+    }
+
+    /// Of all processors until now, percent.
+    pub fn percent(&self) -> Result<f64> {
+        let cores = std::thread::available_parallelism()?.get() as f64;
+        let stolen = (Self::ticks()? - self.ticks) as f64 / TICKS_PER_SECOND;
+        Ok(stolen / self.since.elapsed().as_secs_f64() / cores * 100.0)
     }
 }
 

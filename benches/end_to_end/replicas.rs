@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::events::Events;
 use crate::load;
-use crate::process::Worker;
-use crate::report::{Limit, Report, median};
+use crate::process::{Steal, Worker};
+use crate::report::{Limit, Report, median, median_ratio};
 use crate::rig::Servers;
 
 /// So many workers and how they divide the queue, there and back, and one beside four each time: a machine that slows down
@@ -53,7 +53,7 @@ pub async fn measure(
     order: &[(usize, Way)],
     report: &mut Report,
 ) -> Result<()> {
-    let mut rates = Vec::new();
+    let (mut rates, steal) = (Vec::new(), Steal::count()?);
     let mut deadlocks = 0;
     for (replicas, way) in order.iter().copied() {
         let (rate, seen) = run(servers, events, replicas, way).await?;
@@ -77,13 +77,9 @@ pub async fn measure(
         let rate = median(&rates_of(replicas, way));
         report.add(name, rate, "events/s", Limit::None);
     }
-    let beside = rates_of(4, Way::Shared)
-        .into_iter()
-        .zip(rates_of(1, Way::Shared));
-    let ratios: Vec<f64> = beside.map(|(four, one)| four / one).collect();
     report.add(
         format!("4 workers / 1 worker, {what}"),
-        median(&ratios),
+        median_ratio(&rates_of(4, Way::Shared), &rates_of(1, Way::Shared)),
         "",
         Limit::AtLeast(0.95),
     );
@@ -92,6 +88,12 @@ pub async fn measure(
         deadlocks as f64,
         "",
         Limit::AtMost(0.0),
+    );
+    report.add(
+        format!("processors kept by the host meanwhile, {what}"),
+        steal.percent()?,
+        "%",
+        Limit::None,
     );
     Ok(())
 }

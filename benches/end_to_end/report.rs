@@ -117,15 +117,34 @@ fn readable(value: f64) -> String {
     }
 }
 
-/// The value that half of the others do not exceed.
+/// The value in the middle, or halfway between the two that are there.
 pub fn median(values: &[f64]) -> f64 {
-    quantile(values, 0.5)
+    let sorted = sorted(values);
+    let middle = [sorted.len().saturating_sub(1) / 2, sorted.len() / 2];
+    let [low, high] = middle.map(|at| sorted.get(at).copied().unwrap_or(f64::NAN));
+    f64::midpoint(low, high)
+}
+
+/// The median of ratios, each of two that were measured one after the other: a machine that has changed its speed by the
+/// next pair has changed it for both.
+pub fn median_ratio(above: &[f64], below: &[f64]) -> f64 {
+    let pairs = above.iter().zip(below);
+    median(
+        &pairs
+            .map(|(above, below)| above / below)
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// The smallest value that such a share of all does not exceed.
 pub fn quantile(values: &[f64], share: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
+    let sorted = sorted(values);
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
+}
+
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
 }
