@@ -10,14 +10,17 @@ use crate::process::Worker;
 use crate::report::{Limit, Report, median, median_ratio};
 use crate::rig::{Place, Servers};
 
+/// Of all events, those that make a booking.
+const NEW_BOOKINGS: f64 = 0.7;
+
 /// What an event costs with so many bookings stored.
 #[derive(Debug, Clone)]
 pub struct Cost {
-    /// Bookings stored when the measured events began.
+    /// Bookings stored in the middle of what was measured.
     pub stored: f64,
-    /// CPU-seconds of worker and PostgreSQL for a million events, in each round.
+    /// CPU-seconds of worker and PostgreSQL for a million events, in each drain.
     cpus: Vec<f64>,
-    /// Milliseconds, in each round.
+    /// Milliseconds, in each spell.
     p99s: Vec<f64>,
 }
 
@@ -41,87 +44,104 @@ fn growth_per_tenfold(costs: &[Cost], of: fn(&Cost) -> &[f64]) -> f64 {
         .fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// How much is measured at each size, in rounds through all of them.
+/// How much is measured at each size.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
-    /// Events that are drained at a time, for the CPU.
-    pub drained: usize,
-    /// How often.
-    pub drains: usize,
-    /// Events a second of the latency.
-    pub rate: f64,
-    /// Seconds at a time: the machine is slow for longer, and then for all sizes.
-    pub seconds: f64,
-    /// How often.
+    /// Times that all sizes have their turn.
+    pub rounds: usize,
+    /// Spells of steady load in a round, for the latency.
     pub spells: usize,
+    /// Events a second of these.
+    pub rate: f64,
+    /// Seconds of each: the machine is slow for longer, and then for all sizes.
+    pub seconds: f64,
+    /// Events that are drained in a round, for the CPU.
+    pub drained: usize,
 }
 
 impl Extent {
     /// Events that all of it takes.
     pub fn events(&self) -> usize {
-        self.drained * self.drains + self.in_a_spell() * self.spells
+        self.in_a_round() * self.rounds
+    }
+
+    fn in_a_round(&self) -> usize {
+        self.drained + self.in_a_spell() * self.spells
     }
 
     fn in_a_spell(&self) -> usize {
         (self.rate * self.seconds) as usize
     }
+
+    /// Places with so many bookings that share the rounds, so that none grows by more than half; at least a round for each.
+    fn places_for(&self, bookings: usize) -> usize {
+        let grown = self.events() as f64 * NEW_BOOKINGS;
+        let places = (grown / (bookings as f64 / 2.0)).ceil() as usize;
+        places.clamp(1, self.rounds)
+    }
+
+    /// Bookings of a place at first, so that it has `bookings` in the middle of what is measured there.
+    fn at_first(&self, bookings: usize) -> usize {
+        let rounds = self.rounds.div_ceil(self.places_for(bookings));
+        let grown = (self.in_a_round() * rounds) as f64 * NEW_BOOKINGS;
+        bookings.saturating_sub((grown / 2.0) as usize)
+    }
 }
 
-/// Bookings that are stored, and the events that come next.
-struct Stage<'a> {
+/// A database with bookings, and how many of the events have gone there.
+struct Filled {
     place: Place,
-    stored: f64,
-    events: &'a Events,
-    /// How many of the events are used.
     used: usize,
+}
+
+/// One size, and the events that come next.
+struct Stage<'a> {
+    stored: usize,
+    /// Filled alike, used in turn.
+    places: Vec<Filled>,
+    events: &'a Events,
     cpus: Vec<f64>,
     p99s: Vec<f64>,
 }
 
 impl<'a> Stage<'a> {
-    async fn new(place: Place, events: &'a Events, used: usize) -> Result<Self> {
-        let stored = bookings(&place).await?;
-        Ok(Self {
-            place,
+    fn new(stored: usize, places: Vec<Filled>, events: &'a Events) -> Self {
+        Self {
             stored,
+            places,
             events,
-            used,
             cpus: Vec::new(),
             p99s: Vec::new(),
-        })
+        }
     }
 
-    /// Drains what comes next.
-    async fn drain(
+    /// The latency first, since a drain adds the most.
+    async fn measure(
         &mut self,
         servers: &Servers,
         settings: &[(&str, &str)],
         extent: Extent,
+        round: usize,
     ) -> Result<()> {
-        self.place.tidy().await?;
-        let drained = self.used..self.used + extent.drained;
-        load::fill(&self.place, self.events.range(drained.clone())).await?;
-        let cpu = cpu_per_million(&self.place, servers, settings).await?;
-        self.cpus.push(cpu);
-        self.used = drained.end;
-        Ok(())
-    }
-
-    /// A worker for the latency, beyond its start.
-    async fn warm_up(&self) -> Result<Worker> {
-        self.place.tidy().await?;
-        let worker = Worker::start(&self.place, &[])?;
-        latency::warm_up(&self.place).await?;
-        Ok(worker)
-    }
-
-    /// Sends what comes next at a rate.
-    async fn send(&mut self, extent: Extent, number: usize) -> Result<()> {
+        let turn = round % self.places.len();
+        let Filled { place, used } = &mut self.places[turn];
+        place.tidy().await?;
+        let worker = Worker::start(place, &[])?;
+        latency::warm_up(place).await?;
         let (rate, seconds) = (extent.rate, extent.seconds);
-        let latency =
-            latency::at_rate(&self.place, self.events, self.used, rate, seconds, number).await?;
-        self.p99s.push(latency.p99);
-        self.used += extent.in_a_spell();
+        for spell in 0..extent.spells {
+            let number = round * extent.spells + spell;
+            let latency =
+                latency::at_rate(place, self.events, *used, rate, seconds, number).await?;
+            self.p99s.push(latency.p99);
+            *used += extent.in_a_spell();
+        }
+        worker.stop().await?;
+        let drained = *used..*used + extent.drained;
+        load::fill(place, self.events.range(drained.clone())).await?;
+        self.cpus
+            .push(cpu_per_million(place, servers, settings).await?);
+        *used = drained.end;
         Ok(())
     }
 }
@@ -129,37 +149,26 @@ impl<'a> Stage<'a> {
 /// Measures the stages in turn, there and back: whatever else the machine does meets all of them.
 async fn in_turn(
     servers: &Servers,
-    stages: &mut [Stage<'_>],
+    mut stages: Vec<Stage<'_>>,
     settings: &[(&str, &str)],
     extent: Extent,
 ) -> Result<Vec<Cost>> {
-    for _ in 0..extent.drains {
-        for stage in &mut *stages {
-            stage.drain(servers, settings, extent).await?;
+    for round in 0..extent.rounds {
+        for stage in &mut stages {
+            stage.measure(servers, settings, extent, round).await?;
         }
         stages.reverse();
     }
-    let mut workers = Vec::new();
-    for stage in &*stages {
-        workers.push(stage.warm_up().await?);
-    }
-    for spell in 0..extent.spells {
-        for stage in &mut *stages {
-            stage.send(extent, spell).await?;
-        }
-        stages.reverse();
-    }
-    for worker in workers {
-        worker.stop().await?;
-    }
-    stages.sort_by(|one, other| one.stored.total_cmp(&other.stored));
+    stages.sort_by_key(|stage| stage.stored);
     let mut costs = Vec::new();
-    for stage in &*stages {
-        stage.place.assert_exact().await?;
+    for stage in stages {
+        for filled in stage.places {
+            filled.place.assert_exact().await?;
+        }
         costs.push(Cost {
-            stored: stage.stored,
-            cpus: stage.cpus.clone(),
-            p99s: stage.p99s.clone(),
+            stored: stage.stored as f64,
+            cpus: stage.cpus,
+            p99s: stage.p99s,
         });
     }
     Ok(costs)
@@ -175,18 +184,21 @@ pub async fn with_bookings(
     extent: Extent,
 ) -> Result<Vec<Cost>> {
     let mut stages = Vec::new();
-    for size in sizes {
-        let place = servers.place().await?;
-        let used = fill_until(&place, events, 0, *size).await?;
-        stages.push(Stage::new(place, events, used).await?);
+    let mut small = Vec::new();
+    for size in sizes.iter().copied() {
+        let mut places = Vec::new();
+        for _ in 0..extent.places_for(size) {
+            let place = servers.place().await?;
+            small.push(place.clone());
+            places.push(fill_until(place, events, 0, extent.at_first(size)).await?);
+        }
+        stages.push(Stage::new(size, places, events));
     }
-    let used = fill_until(place, events, used, largest).await?;
-    stages.push(Stage::new(place.clone(), events, used).await?);
-    let costs = in_turn(servers, &mut stages, &[], extent).await?;
-    // The largest comes last, and stays.
-    stages.pop();
-    for stage in stages {
-        stage.place.remove().await?;
+    let most = fill_until(place.clone(), events, used, extent.at_first(largest)).await?;
+    stages.push(Stage::new(largest, vec![most], events));
+    let costs = in_turn(servers, stages, &[], extent).await?;
+    for place in small {
+        place.remove().await?;
     }
     Ok(costs)
 }
@@ -195,7 +207,7 @@ pub async fn with_bookings(
 /// to be measured.
 const SMALL_BATCHES: [(&str, &str); 1] = [("PAXFLOW_BATCH_MAX", "200")];
 
-/// With all bookings in one market-day, whose extremes are cancelled all the time.
+/// With so many bookings in one market-day, whose extremes are cancelled all the time.
 pub async fn with_one_market_day(
     servers: &mut Servers,
     elsewhere: &Events,
@@ -206,15 +218,20 @@ pub async fn with_one_market_day(
         .iter()
         .map(|size| Extremes::new(*size, extent.events(), elsewhere))
         .collect::<Result<Vec<_>>>()?;
-    let mut stages = Vec::new();
-    for day in &days {
+    let (mut stages, mut places) = (Vec::new(), Vec::new());
+    for (size, day) in sizes.iter().zip(&days) {
         let place = servers.place().await?;
         limits::apply(&place, day.stored.deliveries(0..day.stored.len()), 1_000).await?;
-        stages.push(Stage::new(place, &day.stream, 0).await?);
+        places.push(place.clone());
+        stages.push(Stage::new(
+            *size,
+            vec![Filled { place, used: 0 }],
+            &day.stream,
+        ));
     }
-    let costs = in_turn(servers, &mut stages, &SMALL_BATCHES, extent).await?;
-    for stage in stages {
-        stage.place.remove().await?;
+    let costs = in_turn(servers, stages, &SMALL_BATCHES, extent).await?;
+    for place in places {
+        place.remove().await?;
     }
     Ok(costs)
 }
@@ -252,26 +269,26 @@ async fn cpu_per_million(
     servers: &Servers,
     settings: &[(&str, &str)],
 ) -> Result<f64> {
-    let drained = place.drain(servers, settings).await?;
+    let start = || Ok(vec![Worker::start(place, settings)?]);
+    let drained = place.drain_on_trust(servers, start).await?;
     let seconds = drained.worker_cpu + drained.postgres_cpu.unwrap_or_default();
     Ok(seconds / drained.events as f64 * 1e6)
 }
 
-/// Applies events beyond those used until so many bookings are stored; returns how many are used then.
+/// Applies events beyond the `used` until so many bookings are stored.
 async fn fill_until(
-    place: &Place,
+    place: Place,
     events: &Events,
     mut used: usize,
     wanted: usize,
-) -> Result<usize> {
+) -> Result<Filled> {
     loop {
-        let missing = wanted as f64 - bookings(place).await?;
+        let missing = wanted as f64 - bookings(&place).await?;
         if missing <= 0.0 {
-            return Ok(used);
+            return Ok(Filled { place, used });
         }
-        // Seven of ten events are a new booking.
-        let next = (used + (missing / 0.7) as usize + 100).min(events.len());
-        limits::apply(place, events.deliveries(used..next), 1_000).await?;
+        let next = (used + (missing / NEW_BOOKINGS) as usize + 100).min(events.len());
+        limits::apply(&place, events.deliveries(used..next), 1_000).await?;
         used = next;
     }
 }

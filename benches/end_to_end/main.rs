@@ -103,8 +103,9 @@ struct Plan {
     stored: &'static [usize],
     /// Beyond those of the events that have been waiting.
     stored_most: usize,
-    in_one_market_day: &'static [usize],
     growth: Extent,
+    in_one_market_day: &'static [usize],
+    market_day: Extent,
     replicated: usize,
     replica_runs: usize,
     asked: usize,
@@ -123,18 +124,33 @@ const FULL: Plan = Plan {
     latency_seconds: 10.0,
     stored: &[10_000, 100_000],
     stored_most: 1_000_000,
-    in_one_market_day: &[100, 3_000, 100_000],
     growth: Extent {
-        drained: 20_000,
-        drains: 5,
+        rounds: 12,
+        spells: 4,
         rate: 1_000.0,
-        seconds: 2.0,
-        spells: 7,
+        seconds: 1.0,
+        drained: 10_000,
+    },
+    in_one_market_day: &[100, 3_000, 100_000],
+    market_day: Extent {
+        rounds: 5,
+        spells: 3,
+        rate: 1_000.0,
+        seconds: 1.0,
+        drained: 20_000,
     },
     replicated: 80_000,
     replica_runs: 12,
     asked: 1_000,
     slowed: 10.0,
+};
+
+const QUICK_EXTENT: Extent = Extent {
+    rounds: 1,
+    spells: 1,
+    rate: 1_000.0,
+    seconds: 2.0,
+    drained: 5_000,
 };
 
 const QUICK: Plan = Plan {
@@ -146,16 +162,11 @@ const QUICK: Plan = Plan {
     idle_events: 20,
     rates: &[0.5],
     latency_seconds: 2.0,
-    stored: &[1_000],
+    stored: &[5_000],
     stored_most: 30_000,
+    growth: QUICK_EXTENT,
     in_one_market_day: &[100, 1_000],
-    growth: Extent {
-        drained: 5_000,
-        drains: 1,
-        rate: 1_000.0,
-        seconds: 2.0,
-        spells: 1,
-    },
+    market_day: QUICK_EXTENT,
     replicated: 10_000,
     replica_runs: 5,
     asked: 100,
@@ -249,7 +260,7 @@ async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Repo
     if arguments.asks_for(&[Part::MarketDay]) {
         println!("With more and more bookings of one market-day ...");
         let sizes = plan.in_one_market_day;
-        let crowded = growth::with_one_market_day(servers, &events, sizes, plan.growth).await?;
+        let crowded = growth::with_one_market_day(servers, &events, sizes, plan.market_day).await?;
         growth::report(&crowded, "bookings of one market-day", report);
         if !costs.is_empty() {
             plot_costs(&costs, &crowded)?;

@@ -193,6 +193,18 @@ impl Place {
         servers: &Servers,
         start: impl FnOnce() -> Result<Vec<Worker>>,
     ) -> Result<Drained> {
+        let drained = self.drain_on_trust(servers, start).await?;
+        self.assert_exact().await?;
+        Ok(drained)
+    }
+
+    /// The same for one of many drains: whoever calls asks the oracle after the last, since with many bookings that takes far
+    /// longer than to drain a few more.
+    pub async fn drain_on_trust(
+        &self,
+        servers: &Servers,
+        start: impl FnOnce() -> Result<Vec<Worker>>,
+    ) -> Result<Drained> {
         let mut connection = self.connect().await?;
         let stored = received(&mut connection).await?;
         let all = stored + u64::from(load::waiting(self).await?);
@@ -220,7 +232,6 @@ impl Place {
         for worker in workers {
             worker.stop().await?;
         }
-        self.assert_exact().await?;
         Ok(drained)
     }
 
