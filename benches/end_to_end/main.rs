@@ -106,6 +106,7 @@ struct Plan {
     growth: Extent,
     in_one_market_day: &'static [usize],
     market_day: Extent,
+    /// So many that the starts of four workers, 2,000 events and half a second each, count for little.
     replicated: usize,
     replica_runs: usize,
     asked: usize,
@@ -125,7 +126,7 @@ const FULL: Plan = Plan {
     stored: &[10_000, 100_000],
     stored_most: 1_000_000,
     growth: Extent {
-        rounds: 12,
+        rounds: 10,
         spells: 4,
         rate: 1_000.0,
         seconds: 1.0,
@@ -139,7 +140,7 @@ const FULL: Plan = Plan {
         seconds: 1.0,
         drained: 20_000,
     },
-    replicated: 80_000,
+    replicated: 120_000,
     replica_runs: 12,
     asked: 1_000,
     slowed: 10.0,
