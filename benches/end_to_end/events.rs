@@ -243,12 +243,16 @@ impl MarketDay {
     }
 
     fn cancel_extreme(&mut self, lowest: bool) -> Result<Vec<u8>> {
-        let extreme = if lowest {
-            self.prices.pop_first()
+        let price = if lowest {
+            self.prices.first()
         } else {
-            self.prices.pop_last()
+            self.prices.last()
         };
-        let (cents, number) = extreme.context("the market-day is empty")?;
+        // Among equals the oldest: prices draw together, and the newest may be of the same batch.
+        let (cents, _) = price.context("the market-day is empty")?;
+        let oldest = self.prices.range((*cents, 0)..).next().copied();
+        let (cents, number) = oldest.context("a price is gone")?;
+        self.prices.remove(&(cents, number));
         Ok(booking(&id(number), 2, Extremes::FLIGHT, cents, true))
     }
 }

@@ -1,13 +1,13 @@
 //! Whether an event costs the same however much is stored.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::events::{Events, Extremes};
 use crate::latency;
 use crate::limits;
 use crate::load;
 use crate::process::Worker;
-use crate::report::{Limit, Report, median, median_ratio};
+use crate::report::{Limit, Report, median, median_ratio, quantile};
 use crate::rig::{Place, Servers};
 
 /// Of all events, those that make a booking.
@@ -55,7 +55,7 @@ pub struct Extent {
     pub rate: f64,
     /// Seconds of each: the machine is slow for longer, and then for all sizes.
     pub seconds: f64,
-    /// Events that are drained in a round, for the CPU.
+    /// Events that are drained in a round, for the CPU: what follows the worker's start is counted.
     pub drained: usize,
 }
 
@@ -73,7 +73,8 @@ impl Extent {
         (self.rate * self.seconds) as usize
     }
 
-    /// Places with so many bookings that share the rounds, so that none grows by more than half; at least a round for each.
+    /// Places with so many bookings that share the rounds, so that none grows by more than half, unless one round is
+    /// more.
     fn places_for(&self, bookings: usize) -> usize {
         let grown = self.events() as f64 * NEW_BOOKINGS;
         let places = (grown / (bookings as f64 / 2.0)).ceil() as usize;
@@ -131,10 +132,10 @@ impl<'a> Stage<'a> {
         let (rate, seconds) = (extent.rate, extent.seconds);
         for spell in 0..extent.spells {
             let number = round * extent.spells + spell;
-            let latency =
-                latency::at_rate(place, self.events, *used, rate, seconds, number).await?;
-            self.p99s.push(latency.p99);
-            *used += extent.in_a_spell();
+            let watched =
+                latency::watched(place, self.events, *used, rate, seconds, number).await?;
+            self.p99s.push(quantile(&watched.ms(), 0.99));
+            *used += watched.sent;
         }
         worker.stop().await?;
         let drained = *used..*used + extent.drained;
@@ -270,8 +271,10 @@ async fn cpu_per_million(
     settings: &[(&str, &str)],
 ) -> Result<f64> {
     let start = || Ok(vec![Worker::start(place, settings)?]);
-    let drained = place.drain_on_trust(servers, start).await?;
-    let seconds = drained.worker_cpu + drained.postgres_cpu.unwrap_or_default();
+    let drained = place
+        .drain_on_trust(servers, latency::WARM_UP, start)
+        .await?;
+    let seconds = drained.worker_cpu + drained.postgres_cpu.unwrap_or(f64::NAN);
     Ok(seconds / drained.events as f64 * 1e6)
 }
 
@@ -288,6 +291,7 @@ async fn fill_until(
             return Ok(Filled { place, used });
         }
         let next = (used + (missing / NEW_BOOKINGS) as usize + 100).min(events.len());
+        ensure!(next > used, "the events are used up");
         limits::apply(&place, events.deliveries(used..next), 1_000).await?;
         used = next;
     }

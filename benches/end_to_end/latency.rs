@@ -26,7 +26,7 @@ const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(5);
 /// How long anything may take to be seen.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
 /// A worker begins with one delivery in hand; after so many it has as many as it may.
-const WARM_UP: usize = 4_000;
+pub const WARM_UP: usize = 4_000;
 /// Pauses between two events of an idle system.
 const PAUSE_MS: std::ops::Range<u64> = 5..35;
 
@@ -43,6 +43,20 @@ pub struct Latency {
     pub max: f64,
     /// How late 99 of 100 events left the sender: its own fault, and part of the above.
     pub late_p99: f64,
+}
+
+impl Latency {
+    /// The median of each figure of some runs.
+    pub fn median_of(runs: &[Self]) -> Self {
+        let of = |figure: fn(&Self) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
+        Self {
+            rate: of(|run| run.rate),
+            p50: of(|run| run.p50),
+            p99: of(|run| run.p99),
+            max: of(|run| run.max),
+            late_p99: of(|run| run.late_p99),
+        }
+    }
 }
 
 /// A market-day of our own, and the connection of somebody who looks at it.
@@ -130,10 +144,27 @@ fn letter(number: usize) -> char {
 /// One booking's way.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// When it was to be sent, seconds from the first event.
-    pub due_seconds: f64,
+    /// When it was to be sent.
+    pub due: Instant,
     /// Milliseconds from then until it was visible.
     pub ms: f64,
+}
+
+/// What was watched, and what it takes to judge it.
+pub struct Watched {
+    /// Every booking that was watched.
+    pub samples: Vec<Sample>,
+    /// How late each event left, milliseconds.
+    late: Vec<f64>,
+    /// Events of the load that were sent beside them.
+    pub sent: usize,
+}
+
+impl Watched {
+    /// Milliseconds of each.
+    pub fn ms(&self) -> Vec<f64> {
+        self.samples.iter().map(|sample| sample.ms).collect()
+    }
 }
 
 /// Gives a worker that has just started enough to do, so that what is measured next is not its start. The same
@@ -145,7 +176,7 @@ pub async fn warm_up(place: &Place) -> Result<()> {
     for _ in 0..WARM_UP {
         events.push(&flight("warm-up", "QQQ", "QQZ"))?;
     }
-    load::fill(place, events.iter()).await?;
+    load::publish(place, events.iter()).await?;
     committed(&mut progress, before + WARM_UP as u64).await?;
     Ok(())
 }
@@ -159,19 +190,18 @@ pub async fn at_rate(
     seconds: f64,
     number: usize,
 ) -> Result<Latency> {
-    let (samples, late) = watched(place, load, from, rate, seconds, number).await?;
-    let ms: Vec<f64> = samples.iter().map(|sample| sample.ms).collect();
+    let watched = watched(place, load, from, rate, seconds, number).await?;
+    let ms = watched.ms();
     Ok(Latency {
         rate,
         p50: median(&ms),
         p99: quantile(&ms, 0.99),
         max: quantile(&ms, 1.0),
-        late_p99: quantile(&late, 0.99),
+        late_p99: quantile(&watched.late, 0.99),
     })
 }
 
-/// The same, with every booking that was watched, and how late each event left, milliseconds. `number`
-/// tells apart what is measured at one place.
+/// The same, with every booking that was watched. `number` tells apart what is measured at one place.
 pub async fn watched(
     place: &Place,
     load: &Events,
@@ -179,7 +209,7 @@ pub async fn watched(
     rate: f64,
     seconds: f64,
     number: usize,
-) -> Result<(Vec<Sample>, Vec<f64>)> {
+) -> Result<Watched> {
     let every = (rate / CANARIES_PER_SECOND).max(1.0) as usize;
     let total = (rate * seconds) as usize;
     let watch = Watch::new(place, number).await?;
@@ -197,18 +227,21 @@ pub async fn watched(
     let before = received(&mut progress).await?;
     let mut producer = Producer::connect(place).await?;
     let started = Instant::now();
-    let due_seconds = move |canary: usize| (canary * every) as f64 / rate;
-    let due = move |canary| started + Duration::from_secs_f64(due_seconds(canary));
+    let due = move |canary| started + Duration::from_secs_f64((canary * every) as f64 / rate);
     let watching = tokio::spawn(watch.all(canaries, due));
     let late = load::at_rate(&mut producer, started, rate, events.iter()).await?;
     let seen = watching.await.context("the watch failed")??;
     producer.close().await?;
     committed(&mut progress, before + total as u64).await?;
     let samples = seen.iter().enumerate().map(|(canary, at)| Sample {
-        due_seconds: due_seconds(canary),
+        due: due(canary),
         ms: at.saturating_duration_since(due(canary)).as_secs_f64() * 1e3,
     });
-    Ok((samples.collect(), late))
+    Ok(Watched {
+        samples: samples.collect(),
+        late,
+        sent: total - canaries,
+    })
 }
 
 /// What the broker alone takes: the same events to a consumer that acknowledges and throws away.

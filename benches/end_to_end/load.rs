@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lapin::options::{
     ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeleteOptions,
 };
@@ -123,17 +123,33 @@ pub async fn waiting(place: &Place) -> Result<u32> {
     Ok(ready)
 }
 
-/// Publishes as fast as the broker confirms.
+/// Publishes to a place where nobody consumes, and asks whether all of it waits there: what the broker can route nowhere it
+/// confirms, too.
 pub async fn fill(place: &Place, events: impl Iterator<Item = Event<'_>>) -> Result<()> {
+    let before = waiting(place).await?;
+    let published = publish(place, events).await?;
+    let more = waiting(place).await? - before;
+    ensure!(
+        more == published,
+        "{published} events published, {more} wait"
+    );
+    Ok(())
+}
+
+/// Publishes as fast as the broker confirms; returns how many.
+pub async fn publish(place: &Place, events: impl Iterator<Item = Event<'_>>) -> Result<u32> {
     let mut producer = Producer::connect(place).await?;
+    let mut published = 0;
     for (number, event) in events.enumerate() {
         producer.put(&event)?;
+        published += 1;
         if number % FILL_TOGETHER == 0 {
             producer.flush().await?;
             producer.confirmed_but(UNCONFIRMED_MAX).await?;
         }
     }
-    producer.close().await
+    producer.close().await?;
+    Ok(published)
 }
 
 /// Sends at a steady rate, on time or late; returns how late each event left, milliseconds.

@@ -91,17 +91,19 @@ impl Arguments {
 struct Plan {
     drained: usize,
     row_by_row: usize,
-    /// In batches and row by row.
-    peers: [usize; 2],
     rounds: usize,
+    /// In batches and row by row, in each round.
+    peers: [usize; 2],
     waiting: usize,
     /// Each of three times.
     idle_events: usize,
     /// Shares of the drain rate at which the latency is measured, [`PROMISED_AT`] among them.
     rates: &'static [f64],
+    /// How often each.
+    latency_runs: usize,
     latency_seconds: f64,
     stored: &'static [usize],
-    /// Beyond those of the events that have been waiting.
+    /// Where those that have been waiting are stored.
     stored_most: usize,
     growth: Extent,
     in_one_market_day: &'static [usize],
@@ -117,12 +119,13 @@ struct Plan {
 const FULL: Plan = Plan {
     drained: 150_000,
     row_by_row: 2_000,
-    peers: [60_000, 2_000],
     rounds: 3,
+    peers: [30_000, 700],
     waiting: 1_000_000,
     idle_events: 200,
     rates: &[0.125, 0.25, 0.375, 0.5],
-    latency_seconds: 10.0,
+    latency_runs: 3,
+    latency_seconds: 5.0,
     stored: &[10_000, 100_000],
     stored_most: 1_000_000,
     growth: Extent {
@@ -130,15 +133,15 @@ const FULL: Plan = Plan {
         spells: 4,
         rate: 1_000.0,
         seconds: 1.0,
-        drained: 10_000,
+        drained: 14_000,
     },
-    in_one_market_day: &[100, 3_000, 100_000],
+    in_one_market_day: &[100, 1_000, 10_000, 100_000],
     market_day: Extent {
         rounds: 5,
         spells: 3,
         rate: 1_000.0,
         seconds: 1.0,
-        drained: 20_000,
+        drained: 14_000,
     },
     replicated: 120_000,
     replica_runs: 12,
@@ -151,17 +154,18 @@ const QUICK_EXTENT: Extent = Extent {
     spells: 1,
     rate: 1_000.0,
     seconds: 2.0,
-    drained: 5_000,
+    drained: 8_000,
 };
 
 const QUICK: Plan = Plan {
     drained: 15_000,
     row_by_row: 300,
-    peers: [5_000, 300],
     rounds: 1,
+    peers: [5_000, 300],
     waiting: 30_000,
     idle_events: 20,
     rates: &[0.5],
+    latency_runs: 1,
     latency_seconds: 2.0,
     stored: &[5_000],
     stored_most: 30_000,
@@ -241,7 +245,7 @@ async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Repo
         let (drain, row_by_row) = drain::measure(servers, &events, plan, report).await?;
         if arguments.asks_for(&[Part::Peers]) {
             println!("Workers in Python ...");
-            peers::measure(servers, &events, plan.peers, [drain, row_by_row], report).await?;
+            peers::measure(servers, &events, plan, [drain, row_by_row], report).await?;
         }
         if arguments.asks_for(&[Part::Latency]) {
             println!("Latency ...");
@@ -272,19 +276,9 @@ async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Repo
     }
     if arguments.asks_for(&[Part::Latency]) {
         idle.push(idle_latency(servers, plan).await?);
-        let of = |figure: fn(&Latency) -> f64| median(&idle.iter().map(figure).collect::<Vec<_>>());
-        report.add(
-            "idle latency, p50",
-            of(|spell| spell.p50),
-            "ms",
-            Limit::None,
-        );
-        report.add(
-            "idle latency, p99",
-            of(|spell| spell.p99),
-            "ms",
-            Limit::AtMost(15.0),
-        );
+        let idle = Latency::median_of(&idle);
+        report.add("idle latency, p50", idle.p50, "ms", Limit::None);
+        report.add("idle latency, p99", idle.p99, "ms", Limit::AtMost(15.0));
     }
     Ok(())
 }
@@ -347,33 +341,44 @@ async fn latencies(
         }
         place.remove().await?;
     }
-    let mut latencies = Vec::new();
-    for share in plan.rates.iter().copied() {
-        latencies.push(latency_at(servers, events, drain, share, plan, report).await?);
+    let mut runs = vec![Vec::new(); plan.rates.len()];
+    let mut order: Vec<usize> = (0..runs.len()).collect();
+    for _ in 0..plan.latency_runs {
+        for at in order.iter().copied() {
+            let rate = drain * plan.rates[at];
+            runs[at].push(latency_at(servers, events, rate, plan.latency_seconds).await?);
+        }
+        order.reverse();
     }
-    Ok(latencies)
+    let of_share = plan.rates.iter().zip(&runs);
+    Ok(of_share
+        .map(|(share, runs)| report_latency(runs, *share == PROMISED_AT, report))
+        .collect())
 }
 
-/// With a worker at a share of the drain rate; and where the two cores are spent at the rate of the promise.
+/// With a worker at a rate; and where the two cores are spent meanwhile.
 async fn latency_at(
     servers: &mut Servers,
     events: &Events,
-    drain: f64,
-    share: f64,
-    plan: &Plan,
-    report: &mut Report,
-) -> Result<Latency> {
+    rate: f64,
+    seconds: f64,
+) -> Result<(Latency, [f64; 4])> {
     let place = servers.place().await?;
     let worker = process::Worker::start(&place, &[])?;
     latency::warm_up(&place).await?;
     let before = Spent::now(servers, &worker)?;
-    let rate = drain * share;
-    let latency = latency::at_rate(&place, events, 0, rate, plan.latency_seconds, 0).await?;
+    let latency = latency::at_rate(&place, events, 0, rate, seconds, 0).await?;
     let cores = before.cores_since(servers, &worker)?;
     worker.stop().await?;
     place.assert_exact().await?;
     place.remove().await?;
-    let promised = share == PROMISED_AT;
+    Ok((latency, cores))
+}
+
+/// Reports the medians of what was measured at one rate.
+fn report_latency(runs: &[(Latency, [f64; 4])], promised: bool, report: &mut Report) -> Latency {
+    let latencies: Vec<Latency> = runs.iter().map(|run| run.0).collect();
+    let latency = Latency::median_of(&latencies);
     let limit = |limit| {
         if promised {
             Limit::AtMost(limit)
@@ -386,10 +391,11 @@ async fn latency_at(
     report.add(name("p99"), latency.p99, "ms", limit(50.0));
     report.add(name("max"), latency.max, "ms", Limit::None);
     report.add(name("sent late, p99"), latency.late_p99, "ms", Limit::None);
-    for (whose, used) in cores {
-        report.add(name(whose), used, "cores", Limit::None);
+    for (who, whose) in Spent::WHO.into_iter().enumerate() {
+        let used: Vec<f64> = runs.iter().map(|run| run.1[who]).collect();
+        report.add(name(whose), median(&used), "cores", Limit::None);
     }
-    Ok(latency)
+    latency
 }
 
 /// CPU-seconds of everybody at a moment.
@@ -415,15 +421,11 @@ impl Spent {
         })
     }
 
-    fn cores_since(
-        &self,
-        servers: &Servers,
-        worker: &process::Worker,
-    ) -> Result<[(&'static str, f64); 4]> {
+    fn cores_since(&self, servers: &Servers, worker: &process::Worker) -> Result<[f64; 4]> {
         let now = Self::now(servers, worker)?;
         let elapsed = (now.at - self.at).as_secs_f64();
         let used = |who: usize| (now.seconds[who] - self.seconds[who]) / elapsed;
-        Ok(std::array::from_fn(|who| (Self::WHO[who], used(who))))
+        Ok(std::array::from_fn(used))
     }
 }
 

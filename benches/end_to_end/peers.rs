@@ -5,17 +5,18 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
+use crate::Plan;
 use crate::events::Events;
 use crate::load;
 use crate::process::Worker;
-use crate::report::{Limit, Report};
-use crate::rig::Servers;
+use crate::report::{Limit, Report, median};
+use crate::rig::{Drained, Servers};
 
-/// Drains so many events by each of them; `drain` and `row_by_row` are paxflow's events a second.
+/// Drains some events by each of them in turn; `drain` and `row_by_row` are paxflow's events a second.
 pub async fn measure(
     servers: &mut Servers,
     events: &Events,
-    [batched, single]: [usize; 2],
+    plan: &Plan,
     [drain, row_by_row]: [f64; 2],
     report: &mut Report,
 ) -> Result<()> {
@@ -27,48 +28,37 @@ pub async fn measure(
         .await
         .context("running benches/peers/setup")?;
     ensure!(setup.success(), "benches/peers/setup failed");
-    for (script, what, count, ours) in [
-        (
-            "batched.py",
-            "batches in Python (aio-pika, asyncpg)",
-            batched,
-            drain,
-        ),
+    let peers = [
+        ("batched.py", "batches in Python (aio-pika, asyncpg)", drain),
         (
             "row_by_row.py",
             "row by row in Python (pika, SQLAlchemy)",
-            single,
             row_by_row,
         ),
-    ] {
-        let place = servers.place().await?;
-        load::fill(&place, events.range(0..count)).await?;
-        let start = || {
-            let mut command = Command::new(parts.join("bin/python"));
-            command.arg(scripts.join(script));
-            Ok(vec![Worker::spawn(&place, command)?])
-        };
-        let drained = place.drain_by(servers, start).await?;
-        place.remove().await?;
-        report.add(what, drained.rate(), "events/s", Limit::None);
-        report.add(
-            format!("CPU of {what}"),
-            drained.cpu_per_million(),
-            "s/1M",
-            Limit::None,
-        );
-        report.add(
-            format!("drain / {what}"),
-            drain / drained.rate(),
-            "",
-            Limit::None,
-        );
-        report.add(
-            format!("the same way in paxflow / {what}"),
-            ours / drained.rate(),
-            "",
-            Limit::None,
-        );
+    ];
+    let mut runs = [Vec::new(), Vec::new()];
+    for _ in 0..plan.rounds {
+        for (peer, (script, ..)) in peers.into_iter().enumerate() {
+            let place = servers.place().await?;
+            load::fill(&place, events.range(0..plan.peers[peer])).await?;
+            let start = || {
+                let mut command = Command::new(parts.join("bin/python"));
+                command.arg(scripts.join(script));
+                Ok(vec![Worker::spawn(&place, command)?])
+            };
+            runs[peer].push(place.drain_by(servers, start).await?);
+            place.remove().await?;
+        }
+    }
+    for ((_, what, ours), runs) in peers.into_iter().zip(&runs) {
+        let of = |figure: fn(&Drained) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
+        let (rate, cpu) = (of(Drained::rate), of(Drained::cpu_per_million));
+        report.add(what, rate, "events/s", Limit::None);
+        report.add(format!("CPU of {what}"), cpu, "s/1M", Limit::None);
+        let name = format!("drain / {what}");
+        report.add(name, drain / rate, "", Limit::None);
+        let name = format!("the same way in paxflow / {what}");
+        report.add(name, ours / rate, "", Limit::None);
     }
     Ok(())
 }

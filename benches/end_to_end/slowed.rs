@@ -1,7 +1,8 @@
 //! A database whose every statement takes longer for a while, and how soon the worker follows.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -53,24 +54,33 @@ async fn carry(client: TcpStream, server: String, delay: Arc<AtomicU64>) -> std:
     server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let answers =
-        tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    let answered = Arc::new(AtomicBool::new(true));
+    let has_answered = Arc::clone(&answered);
+    let answers = tokio::spawn(async move {
+        let mut bytes = vec![0; 1 << 20];
+        loop {
+            let length = from_server.read(&mut bytes).await?;
+            if length == 0 {
+                return to_client.shutdown().await;
+            }
+            has_answered.store(true, Ordering::Relaxed);
+            to_client.write_all(&bytes[..length]).await?;
+        }
+    });
     let mut bytes = vec![0; 1 << 20];
-    let mut answered = Instant::now();
     loop {
         let length = from_client.read(&mut bytes).await?;
         if length == 0 {
             break;
         }
-        // The parts of one statement follow each other at once; only the first is held up.
-        if answered.elapsed() > Duration::from_millis(1) {
+        // The parts of one statement follow each other without an answer; only the first is held up.
+        if answered.swap(false, Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(delay.load(Ordering::Relaxed))).await;
         }
         to_server.write_all(&bytes[..length]).await?;
-        answered = Instant::now();
     }
     to_server.shutdown().await?;
-    answers.await?.map(|_| ())
+    answers.await?
 }
 
 /// A steady load through a slow-down and back, each phase of so many seconds.
@@ -97,42 +107,44 @@ pub async fn measure(
     };
     let worker = Worker::start(&slow, &[])?;
     latency::warm_up(&slow).await?;
+    let phase = Duration::from_secs_f64(phase);
     let phases = async {
-        for delay in [Duration::ZERO, DELAY, Duration::ZERO] {
-            way.slow_down(delay);
-            tokio::time::sleep(Duration::from_secs_f64(phase)).await;
-        }
+        tokio::time::sleep(phase).await;
+        way.slow_down(DELAY);
+        let slowed = Instant::now();
+        tokio::time::sleep(phase).await;
+        way.slow_down(Duration::ZERO);
+        (slowed, Instant::now())
     };
-    let watched = latency::watched(&place, events, 0, RATE, 3.0 * phase, 0);
-    let (watched, ()) = tokio::join!(watched, phases);
-    let (samples, _) = watched?;
+    let seconds = 3.0 * phase.as_secs_f64();
+    let watched = latency::watched(&place, events, 0, RATE, seconds, 0);
+    let (watched, (slowed, restored)) = tokio::join!(watched, phases);
+    let samples = watched?.samples;
     worker.stop().await?;
     place.assert_exact().await?;
     place.remove().await?;
 
-    let between = |from: f64, to: f64| {
-        let within = samples
-            .iter()
-            .filter(|sample| (from..to).contains(&sample.due_seconds));
+    let due = |when: Range<Instant>| {
+        let within = samples.iter().filter(|sample| when.contains(&sample.due));
         within.map(|sample| sample.ms).collect::<Vec<_>>()
     };
     report.add(
         "latency before a slow-down of the database, p50",
-        median(&between(0.0, phase)),
+        median(&due(restored - 3 * phase..slowed)),
         "ms",
         Limit::None,
     );
-    let slowed = between(1.3 * phase, 2.0 * phase);
     report.add(
         "while its every statement takes 200 ms more, p99",
-        quantile(&slowed, 0.99),
+        quantile(&due(slowed + phase.mul_f64(0.3)..restored), 0.99),
         "ms",
         Limit::None,
     );
     let late_until = samples
         .iter()
-        .filter(|sample| sample.due_seconds >= 2.0 * phase && sample.ms > ON_TIME_MS)
-        .map(|sample| sample.due_seconds - 2.0 * phase + sample.ms / 1e3)
+        .filter(|sample| sample.ms > ON_TIME_MS)
+        .map(|sample| sample.due + Duration::from_secs_f64(sample.ms / 1e3))
+        .map(|seen| seen.saturating_duration_since(restored).as_secs_f64())
         .fold(0.0, f64::max);
     report.add(
         "until all is on time again after it",
