@@ -183,7 +183,8 @@ pub struct Extremes {
 }
 
 impl Extremes {
-    const FLIGHT: &str = "XB:1:2027-03-01";
+    /// The only flight of that day.
+    pub const FLIGHT: &str = "XB:1:2027-03-01";
 
     /// With so many bookings stored, and so many events.
     pub fn new(stored: usize, events: usize, elsewhere: &Events) -> Result<Self> {

@@ -7,6 +7,7 @@ use crate::latency;
 use crate::limits;
 use crate::load;
 use crate::process::Worker;
+use crate::queries;
 use crate::report::{Limit, Report, median, median_ratio, quantile};
 use crate::rig::{Place, Servers};
 
@@ -214,6 +215,7 @@ pub async fn with_one_market_day(
     elsewhere: &Events,
     sizes: &[usize],
     extent: Extent,
+    report: &mut Report,
 ) -> Result<Vec<Cost>> {
     let days = sizes
         .iter()
@@ -231,7 +233,8 @@ pub async fn with_one_market_day(
         ));
     }
     let costs = in_turn(servers, stages, &SMALL_BATCHES, extent).await?;
-    for place in places {
+    for (place, size) in places.into_iter().zip(sizes) {
+        queries::fares(&place, Extremes::FLIGHT, *size, report).await?;
         place.remove().await?;
     }
     Ok(costs)

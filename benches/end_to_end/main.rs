@@ -265,7 +265,8 @@ async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Repo
     if arguments.asks_for(&[Part::MarketDay]) {
         println!("With more and more bookings of one market-day ...");
         let sizes = plan.in_one_market_day;
-        let crowded = growth::with_one_market_day(servers, &events, sizes, plan.market_day).await?;
+        let extent = plan.market_day;
+        let crowded = growth::with_one_market_day(servers, &events, sizes, extent, report).await?;
         growth::report(&crowded, "bookings of one market-day", report);
         if !costs.is_empty() {
             plot_costs(&costs, &crowded)?;

@@ -13,15 +13,22 @@ const MARKET_DAY: &str =
     "SELECT * FROM market_data WHERE origin = $1 AND destination = $2 AND data_date = $3";
 const CURVE: &str =
     "SELECT * FROM booking_curve WHERE origin = $1 AND destination = $2 AND data_date = $3";
+const FARES: &str =
+    "SELECT * FROM market_fares WHERE origin = $1 AND destination = $2 AND data_date = $3";
+/// How often.
+const FARES_ASKED: usize = 100;
 const TOP_MARKETS: &str = "SELECT origin, destination, sum(booking_count) AS bookings FROM market_data \
     WHERE data_date >= $1 AND data_date < $1 + interval '1 month' \
     GROUP BY origin, destination ORDER BY bookings DESC, origin, destination LIMIT 20";
+
+/// Origin, destination and date of a market-day.
+type Key = (String, String, NaiveDate);
 
 /// Asks each question many times over the stored bookings.
 pub async fn measure(place: &Place, times: usize, report: &mut Report) -> Result<()> {
     place.tidy().await?;
     let mut connection = place.connect().await?;
-    let keys: Vec<(String, String, NaiveDate)> = sqlx::query_as(
+    let keys: Vec<Key> = sqlx::query_as(
         "SELECT DISTINCT ON (md5(f.flight_id)) f.origin, f.destination, f.data_date \
          FROM flight_demand d JOIN flights f USING (flight_id) \
          WHERE f.deleted_at IS NULL AND f.status <> 'cancelled' ORDER BY md5(f.flight_id) LIMIT $1",
@@ -48,11 +55,28 @@ pub async fn measure(place: &Place, times: usize, report: &mut Report) -> Result
     Ok(())
 }
 
-async fn by_key(
-    connection: &mut PgConnection,
-    query: &'static str,
-    keys: &[(String, String, NaiveDate)],
-) -> Result<f64> {
+/// Asks for the lowest and highest fare of a flight's market-day with so many bookings: those are kept nowhere, and looked
+/// for among all of them.
+pub async fn fares(
+    place: &Place,
+    flight: &str,
+    bookings: usize,
+    report: &mut Report,
+) -> Result<()> {
+    place.tidy().await?;
+    let mut connection = place.connect().await?;
+    let key: Key =
+        sqlx::query_as("SELECT origin, destination, data_date FROM flights WHERE flight_id = $1")
+            .bind(flight)
+            .fetch_one(&mut connection)
+            .await?;
+    let fares = by_key(&mut connection, FARES, &vec![key; FARES_ASKED]).await?;
+    let name = format!("fares of a market-day with {bookings} bookings, p99");
+    report.add(name, fares, "ms", Limit::None);
+    Ok(())
+}
+
+async fn by_key(connection: &mut PgConnection, query: &'static str, keys: &[Key]) -> Result<f64> {
     let mut ms = Vec::with_capacity(keys.len());
     for (origin, destination, data_date) in keys {
         let started = Instant::now();
