@@ -110,6 +110,7 @@ struct Plan {
     market_day: Extent,
     /// So many that the starts of four workers, 2,000 events and half a second each, count for little.
     replicated: usize,
+    /// There and back.
     replica_runs: usize,
     asked: usize,
     /// Seconds before, during and after a slow-down of the database.
@@ -117,7 +118,7 @@ struct Plan {
 }
 
 const FULL: Plan = Plan {
-    drained: 150_000,
+    drained: 120_000,
     row_by_row: 2_000,
     rounds: 3,
     peers: [30_000, 700],
@@ -129,22 +130,22 @@ const FULL: Plan = Plan {
     stored: &[10_000, 100_000],
     stored_most: 1_000_000,
     growth: Extent {
-        rounds: 10,
-        spells: 4,
+        rounds: 8,
+        spells: 5,
         rate: 1_000.0,
         seconds: 1.0,
         drained: 14_000,
     },
     in_one_market_day: &[100, 1_000, 10_000, 100_000],
     market_day: Extent {
-        rounds: 5,
-        spells: 3,
+        rounds: 4,
+        spells: 4,
         rate: 1_000.0,
         seconds: 1.0,
         drained: 14_000,
     },
-    replicated: 120_000,
-    replica_runs: 12,
+    replicated: 100_000,
+    replica_runs: 3,
     asked: 1_000,
     slowed: 10.0,
 };
@@ -173,7 +174,7 @@ const QUICK: Plan = Plan {
     in_one_market_day: &[100, 1_000],
     market_day: QUICK_EXTENT,
     replicated: 10_000,
-    replica_runs: 5,
+    replica_runs: 1,
     asked: 100,
     slowed: 4.0,
 };
@@ -287,13 +288,12 @@ async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Repo
 /// More workers, over all markets and in one.
 async fn replicate(servers: &mut Servers, plan: &Plan, report: &mut Report) -> Result<()> {
     println!("Replicas ...");
-    for (markets, what, order) in [
+    for (markets, what, ways) in [
         (None, "many markets", &replicas::WITH_PARTITIONS[..]),
         (Some(1), "one market", &replicas::ON_ONE_QUEUE[..]),
     ] {
         let events = Events::generate(plan.replicated, markets)?;
-        let order = &order[..order.len().min(plan.replica_runs)];
-        replicas::measure(servers, &events, what, order, report).await?;
+        replicas::measure(servers, &events, what, ways, plan.replica_runs, report).await?;
     }
     Ok(())
 }
