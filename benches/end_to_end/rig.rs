@@ -38,8 +38,14 @@ impl Servers {
             });
         }
         let options = Options {
-            // A small server as people run it: the sandbox's own share of memory is that of a demo.
-            postgresql_settings: vec![("shared_buffers".to_owned(), "1GB".to_owned())],
+            // A small server as README asks for it: the sandbox's own share of memory is that of a demo.
+            postgresql_settings: [
+                ("shared_buffers", "1GB"),
+                ("checkpoint_timeout", "30min"),
+                ("max_wal_size", "8GB"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
             rabbitmq_plugins: vec!["rabbitmq_consistent_hash_exchange"],
             ..Options::default()
         };
