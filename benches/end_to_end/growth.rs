@@ -17,7 +17,7 @@ const NEW_BOOKINGS: f64 = 0.7;
 /// What an event costs with so many bookings stored.
 #[derive(Debug, Clone)]
 pub struct Cost {
-    /// Bookings stored in the middle of what was measured.
+    /// Bookings stored in the middle of what was measured; in a market-day, those that are active.
     pub stored: f64,
     /// CPU-seconds of worker and PostgreSQL for a million events, in each drain.
     cpus: Vec<f64>,
