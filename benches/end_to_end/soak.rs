@@ -116,8 +116,8 @@ async fn send(place: &Place, events: &Events, part: Range<usize>) -> Result<()> 
 /// What is looked at of a part.
 type Figure = fn(&Part) -> f64;
 
-/// The worst of the second half with the worst of the first, once all has settled: the leaves of an index of random keys fill together and split
-/// together, so what a booking takes of it goes up and down all the time.
+/// The worst of the second half with the worst of the first, once all has settled: the leaves of an index of random keys
+/// fill together and split together, so what a booking takes of it goes up and down all the time.
 fn compare(parts: &[Part], report: &mut Report) {
     let settled = &parts[SETTLING..];
     let (first, second) = settled.split_at(settled.len() / 2);
