@@ -1,11 +1,11 @@
 //! The bytes that all figures are measured on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
 use paxflow::batch::Delivery;
-use paxflow::event::{Message, decode};
+use paxflow::event::{Change, Message, decode};
 use paxflow::world;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -20,6 +20,14 @@ struct Envelope {
     body: Range<usize>,
     routing_key: &'static str,
     id: String,
+    about: Entity,
+}
+
+/// What an event is about.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Entity {
+    Booking(String),
+    Flight(String),
 }
 
 /// Events in the order in which they are published.
@@ -69,6 +77,10 @@ impl Events {
             body: start..self.bodies.len(),
             routing_key: event.kind.routing_key(),
             id: event.id.into_owned(),
+            about: match event.change {
+                Change::Booking(booking) => Entity::Booking(booking.key.into_owned()),
+                Change::Flight(flight) => Entity::Flight(flight.key.into_owned()),
+            },
         });
         Ok(())
     }
@@ -80,11 +92,16 @@ impl Events {
 
     /// Some of them, in their order.
     pub fn range(&self, range: Range<usize>) -> impl Iterator<Item = Event<'_>> {
-        self.envelopes[range].iter().map(|envelope| Event {
+        range.map(|at| self.event(at))
+    }
+
+    fn event(&self, at: usize) -> Event<'_> {
+        let envelope = &self.envelopes[at];
+        Event {
             routing_key: envelope.routing_key,
             id: &envelope.id,
             body: &self.bodies[envelope.body.clone()],
-        })
+        }
     }
 
     /// All of them, in their order.
@@ -93,8 +110,10 @@ impl Events {
     }
 
     /// Some of them as a broker would deliver them.
-    pub fn deliveries(&self, range: Range<usize>) -> Vec<Delivery> {
-        self.range(range)
+    pub fn deliveries(&self, places: impl IntoIterator<Item = usize>) -> Vec<Delivery> {
+        places
+            .into_iter()
+            .map(|at| self.event(at))
             .enumerate()
             .map(|(index, event)| Delivery {
                 tag: index as u64 + 1,
@@ -106,6 +125,29 @@ impl Events {
                 ..Delivery::default()
             })
             .collect()
+    }
+
+    /// Which of the events before a stretch leave so many bookings stored: those about any booking or flight of the
+    /// stretch, so that its events come to the same whatever else is stored, and about the newest others.
+    pub fn history(&self, stretch: Range<usize>, bookings: usize) -> Vec<usize> {
+        let before = 0..stretch.start;
+        let about = |at: usize| &self.envelopes[at].about;
+        let is_booking = |entity: &Entity| matches!(entity, Entity::Booking(_));
+        let mut kept: HashSet<&Entity> = stretch.map(about).collect();
+        let needed = before.clone().map(about);
+        let stored: HashSet<&Entity> = needed
+            .filter(|entity| is_booking(entity) && kept.contains(entity))
+            .collect();
+        let mut missing = bookings.saturating_sub(stored.len());
+        for entity in before.clone().rev().map(about) {
+            if missing == 0 {
+                break;
+            }
+            if kept.insert(entity) && is_booking(entity) {
+                missing -= 1;
+            }
+        }
+        before.filter(|at| kept.contains(about(*at))).collect()
     }
 }
 

@@ -1,16 +1,20 @@
 //! Whether an event costs the same however much is stored.
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 
 use crate::events::{Events, Extremes};
 use crate::latency;
 use crate::limits;
 use crate::load;
-use crate::process::Worker;
+use crate::process::{Cpu, Worker};
 use crate::queries;
 use crate::report::{Limit, Report, median, median_ratio, quantile};
-use crate::rig::{Place, Servers};
+use crate::rig::{Place, Servers, committed, received};
 
+/// In which bookings are stored that are there at first.
+const BATCH: usize = 1_000;
 /// Of all events, those that make a booking.
 const NEW_BOOKINGS: f64 = 0.7;
 
@@ -19,22 +23,22 @@ const NEW_BOOKINGS: f64 = 0.7;
 pub struct Cost {
     /// Bookings stored in the middle of what was measured; in a market-day, those that are active.
     pub stored: f64,
-    /// CPU-seconds of worker and PostgreSQL for a million events, in each drain.
+    /// CPU-seconds of worker and PostgreSQL for a million events, in each burst.
     cpus: Vec<f64>,
     /// Milliseconds, in each spell.
     p99s: Vec<f64>,
 }
 
 impl Cost {
-    /// The median of the rounds.
+    /// The median of the bursts.
     pub fn cpu(&self) -> f64 {
         median(&self.cpus)
     }
 }
 
-/// The most that something grows for a tenfold of what is stored, between neighbours: 0.1 is a tenth. In each round
-/// neighbours were measured one after the other, so it is their ratios that count: the machine may have been another in
-/// the next round.
+/// The most that something grows for a tenfold of what is stored, between neighbours: 0.1 is a tenth. Neighbours were
+/// measured one after the other each time, so it is their ratios that count: the machine may have been another the next
+/// time.
 fn growth_per_tenfold(costs: &[Cost], of: fn(&Cost) -> &[f64]) -> f64 {
     costs
         .windows(2)
@@ -56,8 +60,10 @@ pub struct Extent {
     pub rate: f64,
     /// Seconds of each: the machine is slow for longer, and then for all sizes.
     pub seconds: f64,
-    /// Events that are drained in a round, for the CPU: what follows the worker's start is counted.
-    pub drained: usize,
+    /// Bursts in a round, for the CPU.
+    pub bursts: usize,
+    /// Events of each, that wait in the queue before any is taken.
+    pub burst: usize,
 }
 
 impl Extent {
@@ -67,24 +73,15 @@ impl Extent {
     }
 
     fn in_a_round(&self) -> usize {
-        self.drained + self.in_a_spell() * self.spells
+        self.in_a_spell() * self.spells + self.burst * self.bursts
     }
 
     fn in_a_spell(&self) -> usize {
         (self.rate * self.seconds) as usize
     }
 
-    /// Places with so many bookings that share the rounds, so that none grows by more than half, unless one round is
-    /// more.
-    fn places_for(&self, bookings: usize) -> usize {
-        let grown = self.events() as f64 * NEW_BOOKINGS;
-        let places = (grown / (bookings as f64 / 2.0)).ceil() as usize;
-        places.clamp(1, self.rounds)
-    }
-
-    /// Bookings of a place at first, so that it has `bookings` in the middle of what is measured there.
-    fn at_first(&self, bookings: usize) -> usize {
-        let rounds = self.rounds.div_ceil(self.places_for(bookings));
+    /// Bookings of a place at first, so that it has `bookings` in the middle of the rounds that are measured there.
+    fn at_first(&self, bookings: usize, rounds: usize) -> usize {
         let grown = (self.in_a_round() * rounds) as f64 * NEW_BOOKINGS;
         bookings.saturating_sub((grown / 2.0) as usize)
     }
@@ -99,7 +96,7 @@ struct Filled {
 /// One size, and the events that come next.
 struct Stage<'a> {
     stored: usize,
-    /// Filled alike, used in turn.
+    /// One for each round, or one for all.
     places: Vec<Filled>,
     events: &'a Events,
     cpus: Vec<f64>,
@@ -117,51 +114,122 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// The latency first, since a drain adds the most.
-    async fn measure(
-        &mut self,
-        servers: &Servers,
-        settings: &[(&str, &str)],
-        extent: Extent,
-        round: usize,
-    ) -> Result<()> {
-        let turn = round % self.places.len();
+    /// The place of a round.
+    fn turn(&self, round: usize) -> usize {
+        round % self.places.len()
+    }
+
+    /// Fills the place of a round with what the next events are about, and with others.
+    async fn fill(&mut self, next: Range<usize>, extent: Extent, round: usize) -> Result<()> {
+        let (events, stored) = (self.events, extent.at_first(self.stored, 1));
+        let turn = self.turn(round);
         let Filled { place, used } = &mut self.places[turn];
-        place.tidy().await?;
-        let worker = Worker::start(place, &[])?;
-        latency::warm_up(place).await?;
-        let (rate, seconds) = (extent.rate, extent.seconds);
-        for spell in 0..extent.spells {
-            let number = round * extent.spells + spell;
-            let watched =
-                latency::watched(place, self.events, *used, rate, seconds, number).await?;
-            self.p99s.push(quantile(&watched.ms(), 0.99));
-            *used += watched.sent;
-        }
-        worker.stop().await?;
-        let drained = *used..*used + extent.drained;
-        load::fill(place, self.events.range(drained.clone())).await?;
-        self.cpus
-            .push(cpu_per_million(place, servers, settings).await?);
-        *used = drained.end;
-        Ok(())
+        *used = next.start;
+        let history = events.deliveries(events.history(next, stored));
+        limits::apply(place, history, BATCH).await
+    }
+
+    /// Starts the worker of a round, and has it take so much that it has as many deliveries in hand as it may.
+    async fn start<'s>(
+        &'s mut self,
+        settings: &[(&str, &str)],
+        round: usize,
+    ) -> Result<Running<'s>> {
+        let turn = self.turn(round);
+        let filled = &mut self.places[turn];
+        filled.place.tidy().await?;
+        let worker = Worker::start(&filled.place, settings)?;
+        latency::warm_up(&filled.place).await?;
+        Ok(Running {
+            worker,
+            filled,
+            events: self.events,
+            cpus: &mut self.cpus,
+            p99s: &mut self.p99s,
+        })
     }
 }
 
-/// Measures the stages in turn, there and back: whatever else the machine does meets all of them.
-async fn in_turn(
+/// One size with a worker, for a round.
+struct Running<'s> {
+    worker: Worker,
+    filled: &'s mut Filled,
+    events: &'s Events,
+    cpus: &'s mut Vec<f64>,
+    p99s: &'s mut Vec<f64>,
+}
+
+impl Running<'_> {
+    /// Steady load for a while. `number` tells apart what is measured at one place.
+    async fn spell(&mut self, extent: Extent, number: usize) -> Result<()> {
+        let (rate, seconds) = (extent.rate, extent.seconds);
+        let Filled { place, used } = &mut *self.filled;
+        let watched = latency::watched(place, self.events, *used, rate, seconds, number).await?;
+        *used += watched.sent;
+        self.p99s.push(quantile(&watched.ms(), 0.99));
+        Ok(())
+    }
+
+    /// What a queue costs that has filled while the worker was halted.
+    async fn burst(&mut self, servers: &Servers, events: usize) -> Result<()> {
+        let Filled { place, used } = &mut *self.filled;
+        let next = *used..*used + events;
+        *used = next.end;
+        let mut progress = place.connect().await?;
+        let before = received(&mut progress).await?;
+        self.worker.halt()?;
+        load::publish(place, self.events.range(next)).await?;
+        let spent = self.spent(servers)?;
+        self.worker.resume()?;
+        committed(&mut progress, before + events as u64).await?;
+        let seconds = self.spent(servers)? - spent;
+        self.cpus.push(seconds / events as f64 * 1e6);
+        Ok(())
+    }
+
+    /// CPU-seconds of worker and PostgreSQL so far; not a number where PostgreSQL's are not to be seen.
+    fn spent(&self, servers: &Servers) -> Result<f64> {
+        let postgres = servers.cpu()?.postgres.map_or(f64::NAN, Cpu::seconds);
+        Ok(self.worker.cpu()? + postgres)
+    }
+}
+
+/// Measures all stages with a worker each, of which one is at work: each spell and burst between those of its neighbours,
+/// there and back, so that whatever else the machine does meets all of them.
+async fn in_round(
     servers: &Servers,
-    mut stages: Vec<Stage<'_>>,
+    stages: &mut [Stage<'_>],
     settings: &[(&str, &str)],
     extent: Extent,
-) -> Result<Vec<Cost>> {
-    for round in 0..extent.rounds {
-        for stage in &mut stages {
-            stage.measure(servers, settings, extent, round).await?;
-        }
-        stages.reverse();
+    round: usize,
+) -> Result<()> {
+    let mut running = Vec::new();
+    for stage in stages {
+        running.push(stage.start(settings, round).await?);
     }
-    stages.sort_by_key(|stage| stage.stored);
+    if round % 2 == 1 {
+        running.reverse();
+    }
+    for spell in 0..extent.spells {
+        for size in &mut running {
+            size.spell(extent, round * extent.spells + spell).await?;
+        }
+        running.reverse();
+    }
+    for _ in 0..extent.bursts {
+        for size in &mut running {
+            size.burst(servers, extent.burst).await?;
+        }
+        running.reverse();
+    }
+    for size in running {
+        size.worker.stop().await?;
+    }
+    Ok(())
+}
+
+/// What was measured, if the tables are exact.
+async fn costs(stages: Vec<Stage<'_>>) -> Result<Vec<Cost>> {
     let mut costs = Vec::new();
     for stage in stages {
         for filled in stage.places {
@@ -177,7 +245,7 @@ async fn in_turn(
 }
 
 /// With bookings all over the market: `sizes`, and as many as make up `largest`, on a place where the first `used` events
-/// are stored already.
+/// are stored already. What is measured is the same events at each size, and comes to the same.
 pub async fn with_bookings(
     servers: &mut Servers,
     events: &Events,
@@ -185,20 +253,29 @@ pub async fn with_bookings(
     (largest, place, used): (usize, &Place, usize),
     extent: Extent,
 ) -> Result<Vec<Cost>> {
-    let mut stages = Vec::new();
-    let mut small = Vec::new();
+    let at_first = extent.at_first(largest, extent.rounds);
+    let most = fill_until(place.clone(), events, used, at_first).await?;
+    let (mut stages, mut small) = (Vec::new(), Vec::new());
     for size in sizes.iter().copied() {
         let mut places = Vec::new();
-        for _ in 0..extent.places_for(size) {
+        for _ in 0..extent.rounds {
             let place = servers.place().await?;
             small.push(place.clone());
-            places.push(fill_until(place, events, 0, extent.at_first(size)).await?);
+            places.push(Filled { place, used: 0 });
         }
         stages.push(Stage::new(size, places, events));
     }
-    let most = fill_until(place.clone(), events, used, extent.at_first(largest)).await?;
     stages.push(Stage::new(largest, vec![most], events));
-    let costs = in_turn(servers, stages, &[], extent).await?;
+    for round in 0..extent.rounds {
+        let next = stages[sizes.len()].places[0].used;
+        for stage in &mut stages[..sizes.len()] {
+            stage
+                .fill(next..next + extent.in_a_round(), extent, round)
+                .await?;
+        }
+        in_round(servers, &mut stages, &[], extent, round).await?;
+    }
+    let costs = costs(stages).await?;
     for place in small {
         place.remove().await?;
     }
@@ -224,7 +301,7 @@ pub async fn with_one_market_day(
     let (mut stages, mut places) = (Vec::new(), Vec::new());
     for (size, day) in sizes.iter().zip(&days) {
         let place = servers.place().await?;
-        limits::apply(&place, day.stored.deliveries(0..day.stored.len()), 1_000).await?;
+        limits::apply(&place, day.stored.deliveries(0..day.stored.len()), BATCH).await?;
         places.push(place.clone());
         stages.push(Stage::new(
             *size,
@@ -232,7 +309,10 @@ pub async fn with_one_market_day(
             &day.stream,
         ));
     }
-    let costs = in_turn(servers, stages, &SMALL_BATCHES, extent).await?;
+    for round in 0..extent.rounds {
+        in_round(servers, &mut stages, &SMALL_BATCHES, extent, round).await?;
+    }
+    let costs = costs(stages).await?;
     for (place, size) in places.into_iter().zip(sizes) {
         queries::fares(&place, Extremes::FLIGHT, *size, report).await?;
         place.remove().await?;
@@ -268,19 +348,6 @@ pub fn report(costs: &[Cost], what: &str, report: &mut Report) {
     );
 }
 
-async fn cpu_per_million(
-    place: &Place,
-    servers: &Servers,
-    settings: &[(&str, &str)],
-) -> Result<f64> {
-    let start = || Ok(vec![Worker::start(place, settings)?]);
-    let drained = place
-        .drain_on_trust(servers, latency::WARM_UP, start)
-        .await?;
-    let seconds = drained.worker_cpu + drained.postgres_cpu.unwrap_or(f64::NAN);
-    Ok(seconds / drained.events as f64 * 1e6)
-}
-
 /// Applies events beyond the `used` until so many bookings are stored.
 async fn fill_until(
     place: Place,
@@ -295,7 +362,7 @@ async fn fill_until(
         }
         let next = (used + (missing / NEW_BOOKINGS) as usize + 100).min(events.len());
         ensure!(next > used, "the events are used up");
-        limits::apply(&place, events.deliveries(used..next), 1_000).await?;
+        limits::apply(&place, events.deliveries(used..next), BATCH).await?;
         used = next;
     }
 }

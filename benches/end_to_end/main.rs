@@ -131,10 +131,11 @@ const FULL: Plan = Plan {
     stored_most: 1_000_000,
     growth: Extent {
         rounds: 8,
-        spells: 5,
+        spells: 4,
         rate: 1_000.0,
         seconds: 1.0,
-        drained: 14_000,
+        bursts: 4,
+        burst: 3_000,
     },
     in_one_market_day: &[100, 1_000, 10_000, 100_000],
     market_day: Extent {
@@ -142,7 +143,8 @@ const FULL: Plan = Plan {
         spells: 4,
         rate: 1_000.0,
         seconds: 1.0,
-        drained: 14_000,
+        bursts: 4,
+        burst: 3_500,
     },
     replicated: 100_000,
     replica_runs: 3,
@@ -155,7 +157,8 @@ const QUICK_EXTENT: Extent = Extent {
     spells: 1,
     rate: 1_000.0,
     seconds: 2.0,
-    drained: 8_000,
+    bursts: 2,
+    burst: 4_000,
 };
 
 const QUICK: Plan = Plan {

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::rig::Place;
@@ -188,13 +189,24 @@ impl Worker {
         Ok(kib * 1024)
     }
 
+    /// Halts it as it is, with its connections open, until it is to go on.
+    pub fn halt(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.pid.try_into()?).context("the worker has no pid")?;
+        kill_process(pid, signal).context("the worker has ended by itself")
+    }
+
     /// Ends it in its orderly way.
     pub async fn stop(mut self) -> Result<()> {
-        let kill = Command::new("kill")
-            .arg(self.pid.to_string())
-            .status()
-            .await?;
-        ensure!(kill.success(), "the worker has ended by itself");
+        self.signal(Signal::TERM)?;
         let status = tokio::time::timeout(STOP_WITHIN, self.child.wait())
             .await
             .context("the worker does not stop")??;

@@ -199,24 +199,11 @@ impl Place {
         servers: &Servers,
         start: impl FnOnce() -> Result<Vec<Worker>>,
     ) -> Result<Drained> {
-        let drained = self.drain_on_trust(servers, 1, start).await?;
-        self.assert_exact().await?;
-        Ok(drained)
-    }
-
-    /// The same for one of many drains, counted after the `first` events. Whoever calls asks the oracle after the last, since
-    /// with many bookings that takes far longer than to drain a few more.
-    pub async fn drain_on_trust(
-        &self,
-        servers: &Servers,
-        first: usize,
-        start: impl FnOnce() -> Result<Vec<Worker>>,
-    ) -> Result<Drained> {
         let mut connection = self.connect().await?;
         let stored = received(&mut connection).await?;
         let all = stored + u64::from(load::waiting(self).await?);
         let workers = start()?;
-        let first = committed(&mut connection, stored + first as u64).await?;
+        let first = committed(&mut connection, stored + 1).await?;
         let before = Mark::now(servers, &workers, &mut connection).await?;
         committed(&mut connection, all).await?;
         let after = Mark::now(servers, &workers, &mut connection).await?;
@@ -239,6 +226,7 @@ impl Place {
         for worker in workers {
             worker.stop().await?;
         }
+        self.assert_exact().await?;
         Ok(drained)
     }
 
