@@ -1,7 +1,5 @@
 //! Whether an event costs the same however much is stored.
 
-use std::ops::Range;
-
 use anyhow::{Result, ensure};
 
 use crate::events::{Events, Extremes};
@@ -80,10 +78,19 @@ impl Extent {
         (self.rate * self.seconds) as usize
     }
 
-    /// Bookings of a place at first, so that it has `bookings` in the middle of the rounds that are measured there.
+    /// Rounds that are measured at one place with so many bookings: it grows by half of them, unless one round is more.
+    fn rounds_at(&self, bookings: usize) -> usize {
+        let rounds = bookings as f64 / 2.0 / self.grown_in(1);
+        (rounds as usize).clamp(1, self.rounds)
+    }
+
+    /// Bookings that a place has at first, so that it has `bookings` in the middle of these rounds.
     fn at_first(&self, bookings: usize, rounds: usize) -> usize {
-        let grown = (self.in_a_round() * rounds) as f64 * NEW_BOOKINGS;
-        bookings.saturating_sub((grown / 2.0) as usize)
+        bookings.saturating_sub((self.grown_in(rounds) / 2.0) as usize)
+    }
+
+    fn grown_in(&self, rounds: usize) -> f64 {
+        (self.in_a_round() * rounds) as f64 * NEW_BOOKINGS
     }
 }
 
@@ -96,37 +103,38 @@ struct Filled {
 /// One size, and the events that come next.
 struct Stage<'a> {
     stored: usize,
-    /// One for each round, or one for all.
+    /// Each for as many rounds.
     places: Vec<Filled>,
+    rounds_each: usize,
     events: &'a Events,
     cpus: Vec<f64>,
     p99s: Vec<f64>,
 }
 
 impl<'a> Stage<'a> {
-    fn new(stored: usize, places: Vec<Filled>, events: &'a Events) -> Self {
+    fn new(stored: usize, places: Vec<Filled>, rounds_each: usize, events: &'a Events) -> Self {
         Self {
             stored,
             places,
+            rounds_each,
             events,
             cpus: Vec::new(),
             p99s: Vec::new(),
         }
     }
 
-    /// The place of a round.
-    fn turn(&self, round: usize) -> usize {
-        round % self.places.len()
-    }
-
-    /// Fills the place of a round with what the next events are about, and with others.
-    async fn fill(&mut self, next: Range<usize>, extent: Extent, round: usize) -> Result<()> {
-        let (events, stored) = (self.events, extent.at_first(self.stored, 1));
-        let turn = self.turn(round);
-        let Filled { place, used } = &mut self.places[turn];
-        *used = next.start;
-        let history = events.deliveries(events.history(next, stored));
-        limits::apply(place, history, BATCH).await
+    /// Fills the place of the rounds that begin, if they are its first, with what the events from `next` on are about, and
+    /// with others.
+    async fn fill(&mut self, next: usize, extent: Extent, round: usize) -> Result<()> {
+        if !round.is_multiple_of(self.rounds_each) {
+            return Ok(());
+        }
+        let events = next..next + extent.in_a_round() * self.rounds_each;
+        let stored = extent.at_first(self.stored, self.rounds_each);
+        let history = self.events.history(events, stored);
+        let Filled { place, used } = &mut self.places[round / self.rounds_each];
+        *used = next;
+        limits::apply(place, self.events.deliveries(history), BATCH).await
     }
 
     /// Starts the worker of a round, and has it take so much that it has as many deliveries in hand as it may.
@@ -135,8 +143,7 @@ impl<'a> Stage<'a> {
         settings: &[(&str, &str)],
         round: usize,
     ) -> Result<Running<'s>> {
-        let turn = self.turn(round);
-        let filled = &mut self.places[turn];
+        let filled = &mut self.places[round / self.rounds_each];
         filled.place.tidy().await?;
         let worker = Worker::start(&filled.place, settings)?;
         latency::warm_up(&filled.place).await?;
@@ -255,23 +262,23 @@ pub async fn with_bookings(
 ) -> Result<Vec<Cost>> {
     let at_first = extent.at_first(largest, extent.rounds);
     let most = fill_until(place.clone(), events, used, at_first).await?;
+    let most = Stage::new(largest, vec![most], extent.rounds, events);
     let (mut stages, mut small) = (Vec::new(), Vec::new());
     for size in sizes.iter().copied() {
+        let rounds_each = extent.rounds_at(size);
         let mut places = Vec::new();
-        for _ in 0..extent.rounds {
+        for _ in 0..extent.rounds.div_ceil(rounds_each) {
             let place = servers.place().await?;
             small.push(place.clone());
             places.push(Filled { place, used: 0 });
         }
-        stages.push(Stage::new(size, places, events));
+        stages.push(Stage::new(size, places, rounds_each, events));
     }
-    stages.push(Stage::new(largest, vec![most], events));
+    stages.push(most);
     for round in 0..extent.rounds {
         let next = stages[sizes.len()].places[0].used;
         for stage in &mut stages[..sizes.len()] {
-            stage
-                .fill(next..next + extent.in_a_round(), extent, round)
-                .await?;
+            stage.fill(next, extent, round).await?;
         }
         in_round(servers, &mut stages, &[], extent, round).await?;
     }
@@ -303,11 +310,8 @@ pub async fn with_one_market_day(
         let place = servers.place().await?;
         limits::apply(&place, day.stored.deliveries(0..day.stored.len()), BATCH).await?;
         places.push(place.clone());
-        stages.push(Stage::new(
-            *size,
-            vec![Filled { place, used: 0 }],
-            &day.stream,
-        ));
+        let filled = Filled { place, used: 0 };
+        stages.push(Stage::new(*size, vec![filled], extent.rounds, &day.stream));
     }
     for round in 0..extent.rounds {
         in_round(servers, &mut stages, &SMALL_BATCHES, extent, round).await?;

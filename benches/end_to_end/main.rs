@@ -130,12 +130,12 @@ const FULL: Plan = Plan {
     stored: &[10_000, 100_000],
     stored_most: 1_000_000,
     growth: Extent {
-        rounds: 8,
-        spells: 4,
+        rounds: 12,
+        spells: 3,
         rate: 1_000.0,
         seconds: 1.0,
-        bursts: 4,
-        burst: 3_000,
+        bursts: 3,
+        burst: 4_000,
     },
     in_one_market_day: &[100, 1_000, 10_000, 100_000],
     market_day: Extent {
