@@ -127,8 +127,8 @@ impl Events {
             .collect()
     }
 
-    /// Which of the events before a stretch leave so many bookings stored: those about any booking or flight of the
-    /// stretch, so that its events come to the same whatever else is stored, and about the newest others.
+    /// Which of the events before a stretch leave so many bookings stored, or more: those about any booking or flight of
+    /// the stretch, so that its events leave the same of these whatever else is stored, and about the newest others.
     pub fn history(&self, stretch: Range<usize>, bookings: usize) -> Vec<usize> {
         let before = 0..stretch.start;
         let about = |at: usize| &self.envelopes[at].about;

@@ -52,15 +52,13 @@ fn growth_per_tenfold(costs: &[Cost], of: fn(&Cost) -> &[f64]) -> f64 {
 pub struct Extent {
     /// Times that all sizes have their turn.
     pub rounds: usize,
-    /// Spells of steady load in a round, for the latency.
-    pub spells: usize,
-    /// Events a second of these.
+    /// Spells of steady load in a round, for the latency, and as many bursts, for the CPU.
+    pub turns: usize,
+    /// Events a second of a spell.
     pub rate: f64,
-    /// Seconds of each: the machine is slow for longer, and then for all sizes.
+    /// Seconds of a spell: the machine is slow for longer, and then for all sizes.
     pub seconds: f64,
-    /// Bursts in a round, for the CPU.
-    pub bursts: usize,
-    /// Events of each, that wait in the queue before any is taken.
+    /// Events of a burst, that wait in the queue before any is taken.
     pub burst: usize,
 }
 
@@ -71,14 +69,11 @@ impl Extent {
     }
 
     fn in_a_round(&self) -> usize {
-        self.in_a_spell() * self.spells + self.burst * self.bursts
+        let in_a_spell = (self.rate * self.seconds) as usize;
+        self.turns * (in_a_spell + self.burst)
     }
 
-    fn in_a_spell(&self) -> usize {
-        (self.rate * self.seconds) as usize
-    }
-
-    /// Rounds that are measured at one place with so many bookings: it grows by half of them, unless one round is more.
+    /// Rounds that are measured at one place with so many bookings: it grows by half of them at most, unless one round is more.
     fn rounds_at(&self, bookings: usize) -> usize {
         let rounds = bookings as f64 / 2.0 / self.grown_in(1);
         (rounds as usize).clamp(1, self.rounds)
@@ -129,12 +124,15 @@ impl<'a> Stage<'a> {
         if !round.is_multiple_of(self.rounds_each) {
             return Ok(());
         }
-        let events = next..next + extent.in_a_round() * self.rounds_each;
-        let stored = extent.at_first(self.stored, self.rounds_each);
-        let history = self.events.history(events, stored);
+        let rounds = self.rounds_each.min(extent.rounds - round);
+        let events = next..next + extent.in_a_round() * rounds;
+        let history = self
+            .events
+            .history(events, extent.at_first(self.stored, rounds));
         let Filled { place, used } = &mut self.places[round / self.rounds_each];
         *used = next;
-        limits::apply(place, self.events.deliveries(history), BATCH).await
+        limits::apply(place, self.events.deliveries(history), BATCH).await?;
+        place.tidy().await
     }
 
     /// Starts the worker of a round, and has it take so much that it has as many deliveries in hand as it may.
@@ -144,7 +142,6 @@ impl<'a> Stage<'a> {
         round: usize,
     ) -> Result<Running<'s>> {
         let filled = &mut self.places[round / self.rounds_each];
-        filled.place.tidy().await?;
         let worker = Worker::start(&filled.place, settings)?;
         latency::warm_up(&filled.place).await?;
         Ok(Running {
@@ -167,7 +164,7 @@ struct Running<'s> {
 }
 
 impl Running<'_> {
-    /// Steady load for a while. `number` tells apart what is measured at one place.
+    /// Steady load for a while: its latency. `number` tells apart what is measured at one place.
     async fn spell(&mut self, extent: Extent, number: usize) -> Result<()> {
         let (rate, seconds) = (extent.rate, extent.seconds);
         let Filled { place, used } = &mut *self.filled;
@@ -177,7 +174,7 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// What a queue costs that has filled while the worker was halted.
+    /// A queue that has filled while the worker was halted: its CPU.
     async fn burst(&mut self, servers: &Servers, events: usize) -> Result<()> {
         let Filled { place, used } = &mut *self.filled;
         let next = *used..*used + events;
@@ -192,6 +189,12 @@ impl Running<'_> {
         let seconds = self.spent(servers)? - spent;
         self.cpus.push(seconds / events as f64 * 1e6);
         Ok(())
+    }
+
+    /// Leaves nothing to autovacuum, which would do it while another size is measured.
+    async fn stop(self) -> Result<()> {
+        self.worker.stop().await?;
+        self.filled.place.tidy().await
     }
 
     /// CPU-seconds of worker and PostgreSQL so far; not a number where PostgreSQL's are not to be seen.
@@ -214,23 +217,22 @@ async fn in_round(
     for stage in stages {
         running.push(stage.start(settings, round).await?);
     }
-    if round % 2 == 1 {
-        running.reverse();
-    }
-    for spell in 0..extent.spells {
-        for size in &mut running {
-            size.spell(extent, round * extent.spells + spell).await?;
+    for turn in round * extent.turns..(round + 1) * extent.turns {
+        if turn % 2 == 1 {
+            running.reverse();
         }
-        running.reverse();
-    }
-    for _ in 0..extent.bursts {
+        for size in &mut running {
+            size.spell(extent, turn).await?;
+        }
         for size in &mut running {
             size.burst(servers, extent.burst).await?;
         }
-        running.reverse();
+        if turn % 2 == 1 {
+            running.reverse();
+        }
     }
     for size in running {
-        size.worker.stop().await?;
+        size.stop().await?;
     }
     Ok(())
 }
@@ -252,7 +254,8 @@ async fn costs(stages: Vec<Stage<'_>>) -> Result<Vec<Cost>> {
 }
 
 /// With bookings all over the market: `sizes`, and as many as make up `largest`, on a place where the first `used` events
-/// are stored already. What is measured is the same events at each size, and comes to the same.
+/// are stored already. What is measured is the same events at each size, and comes to the same bookings and flights; the
+/// fewer are stored, the more of the sums in `flight_demand` are new.
 pub async fn with_bookings(
     servers: &mut Servers,
     events: &Events,
@@ -262,6 +265,7 @@ pub async fn with_bookings(
 ) -> Result<Vec<Cost>> {
     let at_first = extent.at_first(largest, extent.rounds);
     let most = fill_until(place.clone(), events, used, at_first).await?;
+    place.tidy().await?;
     let most = Stage::new(largest, vec![most], extent.rounds, events);
     let (mut stages, mut small) = (Vec::new(), Vec::new());
     for size in sizes.iter().copied() {
@@ -290,7 +294,7 @@ pub async fn with_bookings(
 }
 
 /// In one batch of the default size a booking of the smallest market-day would be made and cancelled: it leaves nothing
-/// to be measured.
+/// to be measured. A spell hardly has so many to take at once.
 const SMALL_BATCHES: [(&str, &str); 1] = [("PAXFLOW_BATCH_MAX", "200")];
 
 /// With so many bookings in one market-day, whose extremes are cancelled all the time.
@@ -309,6 +313,7 @@ pub async fn with_one_market_day(
     for (size, day) in sizes.iter().zip(&days) {
         let place = servers.place().await?;
         limits::apply(&place, day.stored.deliveries(0..day.stored.len()), BATCH).await?;
+        place.tidy().await?;
         places.push(place.clone());
         let filled = Filled { place, used: 0 };
         stages.push(Stage::new(*size, vec![filled], extent.rounds, &day.stream));

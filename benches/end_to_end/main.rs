@@ -131,20 +131,18 @@ const FULL: Plan = Plan {
     stored_most: 1_000_000,
     growth: Extent {
         rounds: 12,
-        spells: 3,
+        turns: 3,
         rate: 1_000.0,
         seconds: 1.0,
-        bursts: 3,
         burst: 4_000,
     },
     in_one_market_day: &[100, 1_000, 10_000, 100_000],
     market_day: Extent {
         rounds: 4,
-        spells: 4,
+        turns: 4,
         rate: 1_000.0,
         seconds: 1.0,
-        bursts: 4,
-        burst: 3_500,
+        burst: 4_000,
     },
     replicated: 100_000,
     replica_runs: 3,
@@ -154,11 +152,10 @@ const FULL: Plan = Plan {
 
 const QUICK_EXTENT: Extent = Extent {
     rounds: 1,
-    spells: 1,
+    turns: 1,
     rate: 1_000.0,
     seconds: 2.0,
-    bursts: 2,
-    burst: 4_000,
+    burst: 8_000,
 };
 
 const QUICK: Plan = Plan {
