@@ -130,7 +130,7 @@ const FULL: Plan = Plan {
     stored: &[10_000, 100_000],
     stored_most: 1_000_000,
     growth: Extent {
-        rounds: 12,
+        rounds: 8,
         turns: 3,
         rate: 1_000.0,
         seconds: 1.0,
