@@ -73,7 +73,8 @@ impl Extent {
         self.turns * (in_a_spell + self.burst)
     }
 
-    /// Rounds that are measured at one place with so many bookings: it grows by half of them at most, unless one round is more.
+    /// Rounds that are measured at one place with so many bookings: it grows by half of them at most, unless one round is
+    /// more.
     fn rounds_at(&self, bookings: usize) -> usize {
         let rounds = bookings as f64 / 2.0 / self.grown_in(1);
         (rounds as usize).clamp(1, self.rounds)
