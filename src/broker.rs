@@ -3,6 +3,7 @@
 mod connect;
 mod inspect;
 mod received;
+mod sockets;
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, ErrorKind};
 use percent_encoding::percent_decode_str;
 
-use super::BrokerError;
+use super::{BrokerError, sockets};
 use crate::config::Secret;
 
 /// A peer that accepts a connection and says nothing would hold us for ever.
@@ -28,7 +28,10 @@ pub(super) async fn connect(url: &Secret, purpose: &str) -> Result<Connection, B
     let scheme = uri.scheme.clone();
     let properties =
         ConnectionProperties::default().with_connection_name(format!("paxflow {purpose}").into());
-    let runtime = lapin::runtime::default_runtime()?;
+    let runtime = {
+        let _entered = sockets::runtime().enter();
+        lapin::runtime::default_runtime()?
+    };
     let connected = Connection::connect_uri_with_config(uri, properties, trusted, runtime);
     match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
         Ok(connected) => connected.map_err(|error| explain(error, &scheme)),

@@ -1,0 +1,72 @@
+//! The thread that looks at the sockets of the broker, at most once a millisecond.
+//!
+//! RabbitMQ sends a long queue in pieces of two or three messages, and each piece would wake a thread of the runtime, and that
+//! one the thread of the AMQP library. Here what arrives within a millisecond is one piece. Who is idle waits for nothing:
+//! the pause comes after a look. On this thread nothing else may run, as it would wait for the pause as well.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+use std::{future, io, thread};
+
+use tokio::runtime::{Builder, Handle};
+
+const PAUSE: Duration = Duration::from_millis(1);
+
+static SOCKETS: LazyLock<Option<Handle>> = LazyLock::new(|| start().ok());
+
+/// The runtime of that thread; the caller's own where no thread can be had.
+pub(super) fn runtime() -> Handle {
+    SOCKETS.clone().unwrap_or_else(Handle::current)
+}
+
+fn start() -> io::Result<Handle> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(|| thread::sleep(PAUSE))
+        .build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name("amqp-sockets".to_owned())
+        .spawn(move || runtime.block_on(future::pending::<()>()))?;
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn what_arrives_within_a_millisecond_is_one_piece() {
+        const PIECES: usize = 500;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        sender.set_nodelay(true).unwrap();
+        let (receiver, _) = listener.accept().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+
+        let runtime = runtime();
+        let started = Instant::now();
+        let receiving = runtime.spawn(async move {
+            let receiver = tokio::net::TcpStream::from_std(receiver).unwrap();
+            let (mut received, mut looks) = (0, 0);
+            while received < PIECES {
+                receiver.readable().await.unwrap();
+                looks += 1;
+                while let Ok(bytes) = receiver.try_read(&mut [0; PIECES]) {
+                    received += bytes;
+                }
+            }
+            looks
+        });
+        for _ in 0..PIECES {
+            sender.write_all(&[0]).unwrap();
+            thread::sleep(PAUSE / 20);
+        }
+        let looks: u128 = runtime.block_on(receiving).unwrap();
+        assert!(looks <= started.elapsed().as_millis() + 2, "{looks} looks");
+    }
+}
