@@ -2,7 +2,8 @@
 //!
 //! RabbitMQ sends a long queue in pieces of two or three messages, and each piece would wake a thread of the runtime, and that
 //! one the thread of the AMQP library. Here what arrives within a millisecond is one piece. Who is idle waits for nothing:
-//! the pause comes after a look. On this thread nothing else may run, as it would wait for the pause as well.
+//! the pause comes after a look. What the library does here besides, such as sending an acknowledgement, may wait for the pause
+//! as well; nothing else may run on this thread.
 
 use std::sync::LazyLock;
 use std::time::Duration;
