@@ -21,6 +21,7 @@ use crate::backoff::Backoff;
 use crate::batch::{Delivery, VerdictCounts};
 use crate::broker::{BrokerError, DELIVERY_LIMIT, Subscription, Topology};
 use crate::config::Secret;
+use crate::db::pool::Lease;
 use crate::db::{self, Fault, fault_of};
 use crate::health::Health;
 use crate::stop::Stop;
@@ -212,8 +213,9 @@ struct Session<'w> {
     gathered_bytes: usize,
     /// Batches on their way into the database, the first one in its transaction.
     at_work: VecDeque<JoinHandle<Result<Outcome>>>,
-    /// Tells when the last of them has committed.
-    last_committed: Option<oneshot::Receiver<()>>,
+    /// Tells when the last of them has committed, on which connection. None where nothing is at work: an idle worker keeps
+    /// no connection from the pool.
+    last_committed: Option<oneshot::Receiver<Lease>>,
     /// Runs out when a batch that is not full has waited long enough.
     linger: Pin<Box<Sleep>>,
     /// Runs out when a stop has taken too long.
@@ -387,6 +389,8 @@ impl<'w> Session<'w> {
             self.look()?;
             if self.is_due() {
                 self.flush(stop.clone());
+            } else {
+                self.last_committed = None;
             }
         }
         self.subscription.ack_up_to(last_tag).await?;
@@ -474,10 +478,10 @@ async fn first_done(at_work: &mut VecDeque<JoinHandle<Result<Outcome>>>) -> Resu
 
 /// A batch's place in the row of batches.
 struct Turn {
-    /// The one before has committed. If it was given up instead, so is this one.
-    after: Option<oneshot::Receiver<()>>,
+    /// The one before has committed, and hands on its connection. If it was given up instead, so is this one.
+    after: Option<oneshot::Receiver<Lease>>,
     /// Tells the one behind.
-    committed: oneshot::Sender<()>,
+    committed: oneshot::Sender<Lease>,
 }
 
 /// Decodes a batch and, once it is its turn, commits it, however long the database is away, up to [`HOLD_MAX`].
@@ -490,16 +494,18 @@ async fn commit(
     let events = batch.len() as u64;
     let last_tag = batch.last().map_or(0, |delivery| delivery.tag);
     let mut batch = Batch::of(&batch);
-    if let Some(after) = turn.after
-        && after.await.is_err()
-    {
-        return Ok(Outcome::Held { events });
+    let mut lease = None;
+    if let Some(after) = turn.after {
+        match after.await {
+            Ok(handed_on) => lease = Some(handed_on),
+            Err(_) => return Ok(Outcome::Held { events }),
+        }
     }
     let started = Instant::now();
     let mut backoff = Backoff::default();
     worker.health.committing(Some(started));
     let outcome = loop {
-        let error = match apply_once(&worker, &mut batch).await {
+        let error = match apply_once(&worker, &mut batch, &mut lease).await {
             Ok(()) => {
                 note_commit(events, started);
                 break Outcome::Committed { last_tag, events };
@@ -524,9 +530,9 @@ async fn commit(
     };
     note_verdicts(&batch.committed);
     worker.health.committing(None);
-    if matches!(outcome, Outcome::Committed { .. }) {
-        // Nobody may be behind.
-        turn.committed.send(()).ok();
+    // Only who has committed has one to hand on, and nobody may be behind.
+    if let Some(lease) = lease {
+        turn.committed.send(lease).ok();
     }
     Ok(outcome)
 }
@@ -535,17 +541,23 @@ fn is_held_too_long(held: Duration) -> bool {
     held > HOLD_MAX
 }
 
-async fn apply_once(worker: &Worker, batch: &mut Batch<'_>) -> sqlx::Result<()> {
-    let mut connection = worker.pool.acquire().await?;
-    let applied = batch.apply(&mut connection, &worker.identity);
+/// Tries once; the connection goes on only if it went well.
+async fn apply_once(
+    worker: &Worker,
+    batch: &mut Batch<'_>,
+    lease: &mut Option<Lease>,
+) -> sqlx::Result<()> {
+    let mut held = Lease::renewed(lease.take(), &worker.pool).await?;
+    let applied = batch.apply(&mut held.connection, &worker.identity);
     let Ok(applied) = tokio::time::timeout(TRY_MAX, applied).await else {
-        return Err(db::pool::abandon(connection, TRY_MAX));
+        return Err(db::pool::abandon(held.connection, TRY_MAX));
     };
     if applied.is_err() {
         // A session keeps what it was opened with: it stays read-only where the database no longer is.
-        connection.close_on_drop();
+        held.connection.close_on_drop();
     } else {
         worker.health.database(Ok(()));
+        *lease = Some(held);
     }
     applied
 }

@@ -1,7 +1,7 @@
 //! The pool of database connections.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
@@ -14,6 +14,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A database that does not answer the least question for so long is away: a lost network path sends
 /// no reset.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection is handed on before it is returned, so that the pool can replace it, and give it to who else waits.
+const LEASE_MAX: Duration = Duration::from_secs(1);
 
 /// Ends a transaction that may be open. A ROLLBACK alone, where none is, would be a warning in the server's log, each time.
 const END_TRANSACTION: &str = "BEGIN; ROLLBACK";
@@ -76,6 +79,31 @@ pub async fn answers(pool: &PgPool) -> sqlx::Result<()> {
     match tokio::time::timeout(ANSWER_TIMEOUT, question).await {
         Ok(answer) => answer.map(|_| ()),
         Err(_) => Err(abandon(connection, ANSWER_TIMEOUT)),
+    }
+}
+
+/// A connection of the pool that one batch hands on to the next. Were it returned after each, batches would go round over
+/// several, whose backends each have caches and plans of their own to fill, and each return asks the server.
+#[derive(Debug)]
+pub struct Lease {
+    /// The connection, with no transaction open.
+    pub connection: PoolConnection<Postgres>,
+    since: Instant,
+}
+
+impl Lease {
+    /// Goes on with the one that was handed on, unless there is none or it was for long; then with another of the pool.
+    ///
+    /// # Errors
+    /// If the pool has none to give.
+    pub async fn renewed(handed_on: Option<Self>, pool: &PgPool) -> sqlx::Result<Self> {
+        match handed_on.filter(|lease| lease.since.elapsed() < LEASE_MAX) {
+            Some(lease) => Ok(lease),
+            None => Ok(Self {
+                connection: pool.acquire().await?,
+                since: Instant::now(),
+            }),
+        }
     }
 }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use paxflow::config::{PoolConfig, Pooler};
 use paxflow::db;
+use paxflow::db::pool::Lease;
 use sqlx::Acquire;
 use sqlx::postgres::{PgConnection, PgPool};
 use tracing::Level;
 
-use crate::process::until;
-use crate::support::Database;
+use crate::process::{Worker, generated, place, until};
+use crate::support::{Database, execute};
 
 fn open(database: &Database, size: u32, max_overflow: u32, recycle: Duration) -> PgPool {
     let config = PoolConfig {
@@ -131,6 +132,59 @@ async fn connections_are_replaced_at_their_age() {
         (now != first).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn who_waits_for_the_only_connection_has_it_from_a_busy_worker_in_time() {
+    let database = Database::new().await;
+    let pool = open(&database, 1, 0, Duration::from_secs(3600));
+    let mut lease = Lease::renewed(None, &pool).await.unwrap();
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { db::pool::answers(&pool).await }
+    });
+    while !waiting.is_finished() {
+        execute(&mut lease.connection, "SELECT 1").await;
+        lease = Lease::renewed(Some(lease), &pool).await.unwrap();
+    }
+    waiting.await.unwrap().expect("it did not wait for long");
+}
+
+#[tokio::test]
+async fn batches_of_a_long_queue_go_over_one_connection() {
+    const BATCHES: i64 = 40;
+    let database = Database::new().await;
+    let mut watcher = database.connect().await;
+    execute(
+        &mut watcher,
+        "CREATE TABLE committed (batch bigint GENERATED ALWAYS AS IDENTITY, session int);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN INSERT INTO committed (session) VALUES (pg_backend_pid()); RETURN NULL; END';
+         CREATE TRIGGER note AFTER INSERT OR UPDATE ON worker_progress EXECUTE FUNCTION note()",
+    )
+    .await;
+    let place = place(&database);
+    place.publish(&generated(4_000, 5, 0.0)).await;
+    let mut command = place.paxflow(&["run"]);
+    command.env("PAXFLOW_BATCH_MAX", "50");
+    let worker = Worker::start(command).await;
+    place.drained().await;
+    // Of the last: a worker begins with one delivery in hand, and is idle between the first.
+    let changes: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (
+             SELECT session <> lag(session) OVER (ORDER BY batch) AS changed
+             FROM committed ORDER BY batch DESC LIMIT $1) AS last
+         WHERE changed",
+    )
+    .bind(BATCHES)
+    .fetch_one(&mut watcher)
+    .await
+    .unwrap();
+    assert!(
+        changes < BATCHES / 4,
+        "{changes} changes in {BATCHES} batches"
+    );
+    worker.stop().await;
 }
 
 #[tokio::test]
