@@ -5,7 +5,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use crate::rig::Place;
@@ -15,20 +17,23 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// How long a worker may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
-/// CPU time, user and system.
+/// CPU time, user and system, to the nanosecond while a process runs: a burst of some thousand events is but twenty ticks of
+/// /proc.
 #[derive(Debug, Clone, Copy)]
-pub struct Cpu(u64);
+pub struct Cpu(Duration);
 
 impl Cpu {
     /// Of one process with all of its threads.
     pub fn of(pid: u32) -> Result<Self> {
-        Ok(Self(Stat::read(pid)?.own()))
+        let clock = clock_getcpuclockid(Pid::from_raw(pid.try_into()?));
+        let spent = clock.and_then(|clock| clock.now());
+        let spent = spent.with_context(|| format!("reading the CPU clock of process {pid}"))?;
+        Ok(Self(spent.into()))
     }
 
     /// Of a process, its children, and those of them that have ended.
     pub fn of_family(pid: u32) -> Result<Self> {
-        let parent = Stat::read(pid)?;
-        let mut ticks = parent.own() + parent.ended_children();
+        let mut family = Self::of(pid)?.0 + Stat::read(pid)?.ended_children();
         for entry in fs::read_dir("/proc").context("reading /proc")? {
             let name = entry?.file_name();
             let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else {
@@ -37,11 +42,12 @@ impl Cpu {
             // One that has ended meanwhile is the parent's already.
             if let Ok(stat) = Stat::read(child)
                 && stat.parent() == pid
+                && let Ok(Self(spent)) = Self::of(child)
             {
-                ticks += stat.own();
+                family += spent;
             }
         }
-        Ok(Self(ticks))
+        Ok(Self(family))
     }
 
     /// What this process has spent since, in seconds for a million of so many events.
@@ -52,7 +58,7 @@ impl Cpu {
 
     /// In seconds.
     pub fn seconds(self) -> f64 {
-        self.0 as f64 / TICKS_PER_SECOND
+        self.0.as_secs_f64()
     }
 }
 
@@ -114,12 +120,9 @@ impl Stat {
         self.field(4) as u32
     }
 
-    fn own(&self) -> u64 {
-        self.field(14) + self.field(15)
-    }
-
-    fn ended_children(&self) -> u64 {
-        self.field(16) + self.field(17)
+    fn ended_children(&self) -> Duration {
+        let ticks = self.field(16) + self.field(17);
+        Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND)
     }
 }
 
@@ -191,22 +194,22 @@ impl Worker {
 
     /// Halts it as it is, with its connections open, until it is to go on.
     pub fn halt(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::SIGSTOP)
     }
 
     /// Lets it go on.
     pub fn resume(&self) -> Result<()> {
-        self.signal(Signal::CONT)
+        self.signal(Signal::SIGCONT)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = Pid::from_raw(self.pid.try_into()?).context("the worker has no pid")?;
-        kill_process(pid, signal).context("the worker has ended by itself")
+        let pid = Pid::from_raw(self.pid.try_into()?);
+        kill(pid, signal).context("the worker has ended by itself")
     }
 
     /// Ends it in its orderly way.
     pub async fn stop(mut self) -> Result<()> {
-        self.signal(Signal::TERM)?;
+        self.signal(Signal::SIGTERM)?;
         let status = tokio::time::timeout(STOP_WITHIN, self.child.wait())
             .await
             .context("the worker does not stop")??;
