@@ -192,6 +192,7 @@ async fn a_transient_fault_burns_no_delivery_attempt() {
 
 #[tokio::test]
 async fn a_batch_that_was_halved_before_a_fault_counts_once() {
+    const BEFORE: usize = 16;
     let database = Database::new().await;
     let place = place(&database);
     let mut connection = place.connect().await;
@@ -211,29 +212,36 @@ async fn a_batch_that_was_halved_before_a_fault_counts_once() {
             json!({ "booking_id": id, "seat": format!("{number}A") }),
         ))
     };
-    place.publish(&[1, 2, 3, 4].map(numbered)).await;
     let mut command = place.paxflow(&["run"]);
-    // All four in one batch.
     command
         .env("PAXFLOW_BATCH_MAX", "4")
         .env("PAXFLOW_BATCH_LINGER_MS", "1000");
     let worker = Worker::start(command).await;
+    let settled = "paxflow_deliveries_settled_total";
+    // It begins with one delivery in hand: after these it takes all four in one batch.
+    let before: Vec<_> = (10..).take(BEFORE).map(numbered).collect();
+    place.publish(&before).await;
+    until("it takes four at once", async || {
+        (worker.metric(settled).await >= BEFORE as f64).then_some(())
+    })
+    .await;
+    place.publish(&[1, 2, 3, 4].map(numbered)).await;
     until("it has tried some times", async || {
         let tries = worker.metric("paxflow_batch_retries_total").await;
         (tries >= 3.0).then_some(())
     })
     .await;
     execute(&mut connection, "DROP TABLE busy").await;
-    let settled = "paxflow_deliveries_settled_total";
+    let all = (BEFORE + 4) as f64;
     until("all are settled", async || {
-        (worker.metric(settled).await >= 4.0).then_some(())
+        (worker.metric(settled).await >= all).then_some(())
     })
     .await;
     let verdicts = "SELECT received, applied, duplicate, quarantined FROM worker_progress";
-    assert_eq!(dump(&mut connection, verdicts).await, "4 | 3 | 0 | 1\n");
+    assert_eq!(dump(&mut connection, verdicts).await, "20 | 19 | 0 | 1\n");
     let times = "SELECT times_received FROM quarantined_events";
     assert_eq!(dump(&mut connection, times).await, "1\n");
-    assert_eq!(worker.metric(settled).await, 4.0);
+    assert_eq!(worker.metric(settled).await, all);
     worker.stop().await;
 }
 
