@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sqlx::PgConnection;
 
 use crate::events::{booking, flight};
 use crate::faults::harness::Line;
@@ -78,6 +79,21 @@ async fn under_load(place: &Place) -> Worker {
     worker
 }
 
+/// A worker with its hands full, whose transaction waits for a lock of `lock`. The load comes twice: a fast machine may be
+/// through with it before there is a lock.
+async fn stuck(place: &Place, lock: &mut PgConnection) -> Worker {
+    let worker = under_load(place).await;
+    execute(lock, "BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE").await;
+    place.publish(&load()).await;
+    until("its transaction waits", async || {
+        let waiting = "SELECT count(*) FROM pg_locks
+                       WHERE relation = 'bookings'::regclass AND NOT granted";
+        (place.number(waiting).await > 0).then_some(())
+    })
+    .await;
+    worker
+}
+
 /// A second worker finishes what the first one left; every event has had its effect.
 async fn assert_another_finishes(place: &Place) {
     let worker = place.worker().await;
@@ -121,20 +137,9 @@ async fn clean_exit_on_sigterm_and_sigint_under_load() {
 async fn a_second_sigterm_leaves_at_once_and_loses_nothing() {
     let database = Database::new().await;
     let place = place(&database);
-    let mut worker = under_load(&place).await;
-    // Its transactions wait for this lock, so that the first signal cannot end it.
-    let mut connection = place.connect().await;
-    let mut lock = sqlx::Connection::begin(&mut connection).await.unwrap();
-    sqlx::query("LOCK TABLE bookings IN EXCLUSIVE MODE")
-        .execute(&mut *lock)
-        .await
-        .unwrap();
-    until("one of them waits", async || {
-        let waiting = "SELECT count(*) FROM pg_locks
-                       WHERE relation = 'bookings'::regclass AND NOT granted";
-        (place.number(waiting).await > 0).then_some(())
-    })
-    .await;
+    let mut lock = place.connect().await;
+    // The first signal cannot end it.
+    let mut worker = stuck(&place, &mut lock).await;
     worker.signal("TERM");
     until("it says that it stops", async || {
         worker.log().contains("told to stop").then_some(())
@@ -143,7 +148,7 @@ async fn a_second_sigterm_leaves_at_once_and_loses_nothing() {
     worker.signal("TERM");
     let status = worker.exit_within(Duration::from_secs(2)).await;
     assert_eq!(status.code(), Some(130), "{}", worker.log());
-    lock.rollback().await.unwrap();
+    execute(&mut lock, "ROLLBACK").await;
     assert_another_finishes(&place).await;
 }
 
@@ -151,17 +156,12 @@ async fn a_second_sigterm_leaves_at_once_and_loses_nothing() {
 async fn a_stop_while_the_database_hangs_hands_the_events_back_in_time() {
     let database = Database::new().await;
     let place = place(&database);
-    let mut worker = under_load(&place).await;
-    let mut connection = place.connect().await;
-    let mut lock = sqlx::Connection::begin(&mut connection).await.unwrap();
-    sqlx::query("LOCK TABLE bookings IN EXCLUSIVE MODE")
-        .execute(&mut *lock)
-        .await
-        .unwrap();
+    let mut lock = place.connect().await;
+    let mut worker = stuck(&place, &mut lock).await;
     worker.signal("TERM");
     let status = worker.exit_within(STOP_MAX).await;
     assert_eq!(status.code(), Some(0), "{}", worker.log());
-    lock.rollback().await.unwrap();
+    execute(&mut lock, "ROLLBACK").await;
     assert_another_finishes(&place).await;
 }
 
