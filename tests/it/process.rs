@@ -170,18 +170,17 @@ impl Place {
             .expect("the queue exists")
     }
 
-    /// Messages that are left in the queue once every worker is gone.
-    pub async fn left(&self) -> u32 {
+    /// With every worker gone nothing is left in the queue, and nothing was dead-lettered.
+    pub async fn assert_drained(&self) {
         until("the queue has no consumer", async || {
             (self.waiting(&self.topology.queue).await.consumers == 0).then_some(())
         })
         .await;
-        self.waiting(&self.topology.queue).await.ready
-    }
-
-    /// With every worker gone nothing is left in the queue, and nothing was dead-lettered.
-    pub async fn assert_drained(&self) {
-        assert_eq!(self.left().await, 0, "events are left in the queue");
+        assert_eq!(
+            self.waiting(&self.topology.queue).await.ready,
+            0,
+            "events are left in the queue"
+        );
         assert_eq!(
             self.waiting(&self.topology.dead_letters()).await.ready,
             0,

@@ -16,13 +16,11 @@ use super::invariants;
 use super::proxy::{FRAME_WITHIN, Held, Journal, Proxy, Trap};
 use super::wire::Protocol;
 use crate::history::Generator;
-use crate::process::{Place, Producer, Worker, place};
+use crate::process::{Place, Producer, Worker, place, until};
 use crate::support::{Database, execute, seed};
 
 /// How soon a worker commits again after the fault is over.
 pub const BACK_WITHIN: Duration = Duration::from_secs(15);
-/// Workers that finish what is left, one after the other.
-const FINISHERS_MAX: usize = 3;
 /// How long a worker that has not come to a step is waited for before it gets more to do.
 const NEXT_TRY_AFTER: Duration = Duration::from_secs(5);
 /// How long a worker may take to stop.
@@ -347,22 +345,20 @@ impl Rig {
         );
     }
 
-    /// With every other worker gone, a last one finishes what is left; then all that is promised holds. What a killed worker
-    /// held may come back only when the last one is through, from a broker that has much to do: then another finishes that.
+    /// With every other worker gone, a last one finishes what is left; then all that is promised holds.
     pub async fn finish(mut self) {
         self.hang_up();
-        self.place.left().await;
-        for _ in 0..FINISHERS_MAX {
-            let worker = self.place.worker().await;
-            self.place.drained().await;
-            let footprint = invariants::Footprint::of(worker.id());
-            worker.stop().await;
-            footprint.assert_bounded();
-            if self.place.left().await == 0 {
-                break;
-            }
-        }
+        until("the other workers are gone", async || {
+            let state = self.place.waiting(&self.place.topology.queue).await;
+            (state.consumers == 0).then_some(())
+        })
+        .await;
+        let worker = self.place.worker().await;
+        self.place.drained().await;
+        let footprint = invariants::Footprint::of(worker.id());
+        worker.stop().await;
         self.place.assert_drained().await;
+        footprint.assert_bounded();
         for journal in &self.journals {
             assert_eq!(journal.early_acks(), 0, "ack_after_commit");
         }
