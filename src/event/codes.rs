@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::contract::{Contract, Path};
+use super::contract::{Contract, Decode, Path};
 use super::digest::{Digest, Hashed};
 use super::json::Node;
 use super::reason::{Reason, Rejected};
@@ -126,14 +126,16 @@ codes! {
 
 macro_rules! contract_codes {
     ($($name:ident),+) => {$(
-        impl<'a> Contract<'a> for $name {
+        impl<'a> Decode<'a> for $name {
             fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
                 Self::from_code(&node.text(at)?).ok_or_else(|| {
                     let codes: Vec<_> = Self::ALL.iter().map(|value| value.as_str()).collect();
                     at.reject(Reason::UnknownValue, format!("must be one of {}", codes.join(", ")))
                 })
             }
+        }
 
+        impl<'a> Contract<'a> for $name {
             fn schema() -> Value {
                 let codes: Vec<_> = Self::ALL.iter().map(|value| value.as_str()).collect();
                 json!({ "type": "string", "enum": codes })

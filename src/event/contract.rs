@@ -1,33 +1,63 @@
 //! What every type of the contract knows about itself: how it is decoded and described.
 //! The types are the single source of the decoder and of the schemas that producers get.
 
-use std::borrow::Cow;
-
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::json::Node;
+use super::json::{Found, Node, Place, Typed};
 use super::reason::{Reason, Rejected};
 
-/// A type of the contract.
-pub(super) trait Contract<'a>: Sized {
-    /// Whether an object must have a field of this type.
-    const REQUIRED: bool = true;
+/// What can be read from JSON.
+pub(super) trait Decode<'a>: Sized {
+    /// Whether it is read from an object.
+    const IS_OBJECT: bool = false;
 
-    /// The value that a JSON value stands for.
+    /// The value that a JSON value stands for that is no object.
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected>;
+
+    /// The value that an object stands for, or the first of its fields that breaks a rule, in the order of the contract.
+    ///
+    /// # Errors
+    /// What is no JSON as the contract wants it.
+    fn decode_object<A: MapAccess<'a>>(
+        entries: A,
+        place: Place<'_>,
+    ) -> Result<Result<Self, Rejected>, A::Error> {
+        Ok(Self::decode(place.visit_map(entries)?, place.at))
+    }
+
+    /// Reads a value, be it an object or not.
+    ///
+    /// # Errors
+    /// As of an object.
+    fn read<D: Deserializer<'a>>(
+        deserializer: D,
+        place: Place<'_>,
+    ) -> Result<Result<Self, Rejected>, D::Error> {
+        if Self::IS_OBJECT {
+            return deserializer.deserialize_any(Typed::new(place));
+        }
+        Ok(Self::decode(deserializer.deserialize_any(place)?, place.at))
+    }
 
     /// The value that an absent field stands for.
     fn absent(at: &Path<'_>) -> Result<Self, Rejected> {
         Err(at.reject(Reason::MissingField, "is required"))
     }
+}
+
+/// A type of the contract.
+pub(super) trait Contract<'a>: Decode<'a> {
+    /// Whether an object must have a field of this type.
+    const REQUIRED: bool = true;
 
     /// The JSON Schema of the values that `decode` accepts.
     fn schema() -> Value;
 }
 
 /// An optional field: absent and null say the same.
-impl<'a, T: Contract<'a>> Contract<'a> for Option<T> {
-    const REQUIRED: bool = false;
+impl<'a, T: Decode<'a>> Decode<'a> for Option<T> {
+    const IS_OBJECT: bool = T::IS_OBJECT;
 
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         match node {
@@ -36,9 +66,20 @@ impl<'a, T: Contract<'a>> Contract<'a> for Option<T> {
         }
     }
 
+    fn decode_object<A: MapAccess<'a>>(
+        entries: A,
+        place: Place<'_>,
+    ) -> Result<Result<Self, Rejected>, A::Error> {
+        Ok(T::decode_object(entries, place)?.map(Some))
+    }
+
     fn absent(_: &Path<'_>) -> Result<Self, Rejected> {
         Ok(None)
     }
+}
+
+impl<'a, T: Contract<'a>> Contract<'a> for Option<T> {
+    const REQUIRED: bool = false;
 
     fn schema() -> Value {
         json!({ "anyOf": [T::schema(), { "type": "null" }] })
@@ -84,58 +125,13 @@ impl Path<'_> {
     }
 }
 
-/// The fields of an object, to be taken one by one in the order of the contract.
-pub(super) struct Fields<'a> {
-    fields: Vec<(Cow<'a, str>, Node<'a>)>,
-    /// Most producers write the contract's order, so the next field usually stands here.
-    next: usize,
-}
-
-impl<'a> Fields<'a> {
-    pub(super) fn of(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
-        match node {
-            Node::Object(fields) => Ok(Fields { fields, next: 0 }),
-            other => Err(other.unexpected("an object", at)),
-        }
-    }
-
-    /// Decodes the field of this name; fields that nobody takes are ignored.
-    pub(super) fn take<T: Contract<'a>>(
-        &mut self,
-        name: &'static str,
-        at: &Path<'_>,
-    ) -> Result<T, Rejected> {
-        let at = at.field(name);
-        match self.take_node(name) {
-            Some(node) => T::decode(node, &at),
-            None => T::absent(&at),
-        }
-    }
-
-    /// The value of the field of this name, whatever it is.
-    pub(super) fn take_required(
-        &mut self,
-        name: &'static str,
-        at: &Path<'_>,
-    ) -> Result<Node<'a>, Rejected> {
-        self.take_node(name)
-            .ok_or_else(|| at.field(name).reject(Reason::MissingField, "is required"))
-    }
-
-    fn take_node(&mut self, name: &str) -> Option<Node<'a>> {
-        let (before, after) = self.fields.split_at(self.next);
-        let index = match after.iter().position(|(key, _)| key == name) {
-            Some(offset) => self.next + offset,
-            None => before.iter().position(|(key, _)| key == name)?,
-        };
-        self.next = index + 1;
-        Some(std::mem::replace(&mut self.fields[index].1, Node::Null))
-    }
-
-    /// What is left of the fields.
-    pub(super) fn into_inner(self) -> Vec<(Cow<'a, str>, Node<'a>)> {
-        self.fields
-    }
+/// What a field says, or what its absence does.
+pub(super) fn said<'a, T: Decode<'a>>(
+    found: Found<T>,
+    name: &'static str,
+    object: &Path<'_>,
+) -> Result<T, Rejected> {
+    found.unwrap_or_else(|| T::absent(&object.field(name)))
 }
 
 /// Adds a description, from doc comments, to a schema that has none of its own.
@@ -159,6 +155,31 @@ macro_rules! json_name {
 }
 pub(super) use json_name;
 
+/// Reads the fields of an object into a struct; fields that it does not have are ignored.
+macro_rules! read_object {
+    ($entries:expr, $place:expr, $name:ident { $( $field:ident $(= $json:literal)?: $ty:ty, )+ }) => {{
+        use $crate::event::contract::{json_name, said};
+        let (mut entries, place) = ($entries, $place);
+        let mut fields = $crate::event::json::Fields::new(place)?;
+        $( let mut $field: $crate::event::json::Found<$ty> = None; )+
+        while let Some(key) = fields.next_key(&mut entries)? {
+            match key.as_ref() {
+                $( json_name!($field $($json)?) => {
+                    fields.take(json_name!($field $($json)?), &mut entries, &mut $field)?
+                } )+
+                _ => fields.skip(key, &mut entries)?,
+            }
+        }
+        fields.end()?;
+        // Not before the object has ended: that it is JSON counts before any rule.
+        let read = || -> Result<_, $crate::event::reason::Rejected> {
+            Ok($name { $( $field: said($field, json_name!($field $($json)?), place.at)?, )+ })
+        };
+        read()
+    }};
+}
+pub(super) use read_object;
+
 /// An object of the contract. One declaration gives the struct, its decoder, its JSON, its part of
 /// the content hash and its schema. A field is optional if its type is an `Option`.
 ///
@@ -180,21 +201,30 @@ macro_rules! contract {
         }
 
         const _: () = {
-            use $crate::event::contract::{Contract, Fields, Path, described, json_name};
+            use $crate::event::contract::{Contract, Decode, Path, described, json_name, read_object};
             use $crate::event::digest::{Digest, Hashed};
-            use $crate::event::json::Node;
+            use $crate::event::json::{Node, Place};
             use $crate::event::reason::Rejected;
 
-            impl<'a> Contract<'a> for $name $(<$a>)? {
+            impl<'a> Decode<'a> for $name $(<$a>)? {
+                const IS_OBJECT: bool = true;
+
                 fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
-                    let mut fields = Fields::of(node, at)?;
-                    let decoded = Self {
-                        $( $field: fields.take(json_name!($field $($json)?), at)?, )+
-                    };
-                    $( let decoded = $check(decoded, at)?; )?
+                    Err(node.unexpected("an object", at))
+                }
+
+                fn decode_object<A: serde::de::MapAccess<'a>>(
+                    entries: A,
+                    place: Place<'_>,
+                ) -> Result<Result<Self, Rejected>, A::Error> {
+                    let decoded = read_object!(entries, place, $name { $( $field $(= $json)?: $ty, )+ });
+                    $( let decoded = decoded.and_then(|decoded| $check(decoded, place.at)); )?
                     Ok(decoded)
                 }
 
+            }
+
+            impl<'a> Contract<'a> for $name $(<$a>)? {
                 fn schema() -> serde_json::Value {
                     let mut properties = serde_json::Map::new();
                     let mut required: Vec<&str> = Vec::new();

@@ -3,14 +3,17 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
+use serde::de::MapAccess;
 use serde_json::{Value, json};
 
+use super::booking::{Booking, BookingDeleted};
 use super::codes::codes;
-use super::contract::{Contract, Fields, Path};
-use super::json::{self, Node};
+use super::contract::{Contract, Decode, Path, read_object};
+use super::flight::{Flight, FlightDeleted};
+use super::json::{self, Node, Place};
 use super::reason::{Reason, Rejected};
 use super::text::{EventId, Text, UriReference};
-use super::{BODY_BYTES_MAX, Message};
+use super::{BODY_BYTES_MAX, CONTENT_TYPE, Message};
 
 codes! {
     /// The event types, which are also the routing keys.
@@ -31,8 +34,10 @@ impl Kind {
     pub const fn routing_key(self) -> &'static str {
         self.as_str()
     }
+}
 
-    fn decode(node: Node<'_>, at: &Path<'_>) -> Result<Self, Rejected> {
+impl<'a> Decode<'a> for Kind {
+    fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         let kind = node.text(at)?;
         Self::from_code(&kind).ok_or_else(|| {
             if is_other_version(&kind) {
@@ -68,7 +73,7 @@ macro_rules! constant_type {
         $(#[doc = $doc])+
         pub(super) struct $name;
 
-        impl<'a> Contract<'a> for $name {
+        impl<'a> Decode<'a> for $name {
             fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
                 if node.text(at)? == $value {
                     Ok(Self)
@@ -76,7 +81,9 @@ macro_rules! constant_type {
                     Err(at.reject($reason, concat!("must be \"", $value, "\"")))
                 }
             }
+        }
 
+        impl<'a> Contract<'a> for $name {
             fn schema() -> Value {
                 json!({ "type": "string", "const": $value })
             }
@@ -94,30 +101,113 @@ constant_type! {
     DataContentType, "application/json", Reason::UnsupportedContentType
 }
 
-/// The attributes that the program uses, and `data` as it stands.
-pub(super) struct Envelope<'a> {
+/// What `data` says.
+pub(super) enum Data<'a> {
+    Booking(Booking<'a>),
+    BookingDeleted(BookingDeleted<'a>),
+    Flight(Flight<'a>),
+    FlightDeleted(FlightDeleted<'a>),
+}
+
+/// `data` as it stands: its rules count after those of the envelope.
+struct Payload<'a>(Result<Data<'a>, Rejected>);
+
+impl<'a> Decode<'a> for Payload<'a> {
+    const IS_OBJECT: bool = true;
+
+    fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
+        Ok(Self(Err(node.unexpected("an object", at))))
+    }
+
+    fn decode_object<A: MapAccess<'a>>(
+        entries: A,
+        place: Place<'_>,
+    ) -> Result<Result<Self, Rejected>, A::Error> {
+        let data = match place.kind {
+            Kind::BookingUpserted => Booking::decode_object(entries, place)?.map(Data::Booking),
+            Kind::BookingDeleted => {
+                BookingDeleted::decode_object(entries, place)?.map(Data::BookingDeleted)
+            }
+            Kind::FlightUpserted => Flight::decode_object(entries, place)?.map(Data::Flight),
+            Kind::FlightDeleted => {
+                FlightDeleted::decode_object(entries, place)?.map(Data::FlightDeleted)
+            }
+        };
+        Ok(Ok(Self(data)))
+    }
+}
+
+/// The attributes of an event. Those with an underscore are checked and not used.
+struct Envelope<'a> {
+    _specversion: Specversion,
+    id: EventId<'a>,
+    source: UriReference<'a>,
+    kind: Kind,
+    _subject: Option<Text<'a>>,
+    time: DateTime<Utc>,
+    _datacontenttype: Option<DataContentType>,
+    _dataschema: Option<UriReference<'a>>,
+    _partitionkey: Option<Text<'a>>,
+    data: Payload<'a>,
+}
+
+impl<'a> Decode<'a> for Envelope<'a> {
+    const IS_OBJECT: bool = true;
+
+    fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
+        Err(node.unexpected("an object", at))
+    }
+
+    fn decode_object<A: MapAccess<'a>>(
+        entries: A,
+        place: Place<'_>,
+    ) -> Result<Result<Self, Rejected>, A::Error> {
+        Ok(read_object!(entries, place, Envelope {
+            _specversion = "specversion": Specversion,
+            id: EventId<'a>,
+            source: UriReference<'a>,
+            kind = "type": Kind,
+            _subject = "subject": Option<Text<'a>>,
+            time: DateTime<Utc>,
+            _datacontenttype = "datacontenttype": Option<DataContentType>,
+            _dataschema = "dataschema": Option<UriReference<'a>>,
+            _partitionkey = "partitionkey": Option<Text<'a>>,
+            data: Payload<'a>,
+        }))
+    }
+}
+
+/// An event whose envelope is checked.
+pub(super) struct Opened<'a> {
     pub(super) id: Cow<'a, str>,
     pub(super) source: Cow<'a, str>,
     pub(super) kind: Kind,
     pub(super) time: DateTime<Utc>,
-    pub(super) data: Node<'a>,
+    pub(super) data: Data<'a>,
 }
 
-/// Opens a message: everything but `data` is checked.
-pub(super) fn open<'a>(message: &Message<'a>) -> Result<Envelope<'a>, Rejected> {
+/// Opens a message.
+pub(super) fn open<'a>(message: &Message<'a>) -> Result<Opened<'a>, Rejected> {
     check_transport(message)?;
+    // `data` may stand before `type`, so it is read as what the routing key says; if that was wrong, the body is read again.
+    let expected = Kind::from_code(message.routing_key).unwrap_or(Kind::BookingUpserted);
+    let mut envelope: Envelope<'a> = json::read(message.body, expected)?;
+    let kind = envelope.kind;
+    check_route(message, kind, envelope.id.as_str())?;
+    if kind != expected {
+        envelope = json::read(message.body, kind)?;
+    }
+    Ok(Opened {
+        id: envelope.id.into_inner(),
+        source: envelope.source.into_inner(),
+        kind,
+        time: envelope.time,
+        data: envelope.data.0?,
+    })
+}
+
+fn check_route(message: &Message<'_>, kind: Kind, id: &str) -> Result<(), Rejected> {
     let at = Path::ROOT;
-    let mut fields = Fields::of(json::parse(message.body)?, &at)?;
-    fields.take::<Specversion>("specversion", &at)?;
-    let id: EventId<'a> = fields.take("id", &at)?;
-    let source: UriReference<'a> = fields.take("source", &at)?;
-    let kind = Kind::decode(fields.take_required("type", &at)?, &at.field("type"))?;
-    fields.take::<Option<Text>>("subject", &at)?;
-    let time = fields.take("time", &at)?;
-    fields.take::<Option<DataContentType>>("datacontenttype", &at)?;
-    fields.take::<Option<UriReference>>("dataschema", &at)?;
-    fields.take::<Option<Text>>("partitionkey", &at)?;
-    let data = fields.take_required("data", &at)?;
     // The default exchange routes by queue name: an operator has put the message back.
     if !message.exchange.is_empty() && message.routing_key != kind.routing_key() {
         let expected = "must equal the routing key of the message";
@@ -127,18 +217,12 @@ pub(super) fn open<'a>(message: &Message<'a>) -> Result<Envelope<'a>, Rejected> 
     }
     if message
         .message_id
-        .is_some_and(|message_id| message_id != id.as_str())
+        .is_some_and(|message_id| message_id != id)
     {
         let expected = "must equal the message_id of the message";
         return Err(at.field("id").reject(Reason::MessageIdMismatch, expected));
     }
-    Ok(Envelope {
-        id: id.into_inner(),
-        source: source.into_inner(),
-        kind,
-        time,
-        data,
-    })
+    Ok(())
 }
 
 fn check_transport(message: &Message<'_>) -> Result<(), Rejected> {
@@ -162,6 +246,9 @@ fn check_transport(message: &Message<'_>) -> Result<(), Rejected> {
 }
 
 fn is_json_in_utf8(content_type: &str) -> bool {
+    if content_type == CONTENT_TYPE {
+        return true;
+    }
     let mut parts = content_type.split(';').map(str::trim);
     let is_json = parts.next().is_some_and(|media_type| {
         media_type.eq_ignore_ascii_case("application/cloudevents+json")

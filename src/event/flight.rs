@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::de::MapAccess;
 use serde_json::{Map, Value, json};
 
 use super::codes::{Cabin, FlightStatus};
-use super::contract::{Contract, Fields, Path, contract};
+use super::contract::{Contract, Decode, Path, contract};
 use super::digest::{Digest, Hashed};
-use super::json::Node;
+use super::json::{Fields, Node, Place};
 use super::numbers::{Seats, Version};
 use super::reason::{Reason, Rejected};
 use super::text::{Airline, Airport, FlightNumber, Key, Letter, Text};
@@ -91,22 +92,40 @@ contract! {
 /// Seats of each cabin that the aircraft has.
 pub type SeatsByCabin = BTreeMap<Cabin, Seats>;
 
-impl<'a> Contract<'a> for SeatsByCabin {
+impl<'a> Decode<'a> for SeatsByCabin {
+    const IS_OBJECT: bool = true;
+
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
-        let mut seats = Self::new();
-        for (key, node) in Fields::of(node, at)?.into_inner() {
-            // A cabin that we do not know holds seats that we would lose: not an unknown field.
-            let cabin = Cabin::from_code(&key).ok_or_else(|| {
-                at.reject(
-                    Reason::UnknownValue,
-                    "must have no other keys than F, C, W, Y",
-                )
-            })?;
-            seats.insert(cabin, Seats::decode(node, &at.field(cabin.as_str()))?);
-        }
-        Ok(seats)
+        Err(node.unexpected("an object", at))
     }
 
+    fn decode_object<A: MapAccess<'a>>(
+        mut entries: A,
+        place: Place<'_>,
+    ) -> Result<Result<Self, Rejected>, A::Error> {
+        let mut fields = Fields::new(place)?;
+        let mut seats = Ok(Self::new());
+        while let Some(key) = fields.next_key(&mut entries)? {
+            let Some(cabin) = Cabin::from_code(&key) else {
+                fields.skip(key, &mut entries)?;
+                // A cabin that we do not know holds seats that we would lose: not an unknown field.
+                let expected = "must have no other keys than F, C, W, Y";
+                seats = seats.and(Err(place.at.reject(Reason::UnknownValue, expected)));
+                continue;
+            };
+            fields.note(key);
+            let of_cabin = fields.value(cabin.as_str(), &mut entries)?;
+            seats = seats.and_then(|mut seats: Self| {
+                seats.insert(cabin, of_cabin?);
+                Ok(seats)
+            });
+        }
+        fields.end()?;
+        Ok(seats)
+    }
+}
+
+impl<'a> Contract<'a> for SeatsByCabin {
     fn schema() -> Value {
         let cabins: Map<_, _> = Cabin::ALL
             .iter()

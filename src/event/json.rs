@@ -1,34 +1,27 @@
-//! Strict JSON as a tree that borrows from the body.
+//! Strict JSON, read into the types of the contract: nothing is copied but strings with escapes.
 //!
-//! `serde_json::Value` would keep the last of two equal keys and copy every string; this tree
-//! refuses duplicates wherever they stand and copies only strings with escapes.
+//! Where `serde_json::Value` would keep the last of two equal keys, an object that holds a key twice is refused, wherever
+//! it stands. A body is read once and to its end: that it is JSON counts before any rule of the contract.
 
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::contract::Path;
+use super::contract::{Decode, Path};
+use super::envelope::Kind;
 use super::reason::{Reason, Rejected};
 
 /// Deepest nesting of objects and arrays. The contract needs four levels; serde_json would stop
 /// at 128.
 pub(super) const NESTING_MAX: usize = 100;
 
-/// Up to this many keys, comparing each pair is cheaper than sorting; beyond, a hostile object
-/// must not cost quadratic time.
-const PAIRWISE_KEYS_MAX: usize = 32;
-
-/// Keys that there is room for at once: every attribute of the envelope, every field of a booking.
-/// Other objects grow as they come, or a body of many small ones would cost 100 times its size.
-const ENVELOPE_KEYS: usize = 10;
-const DATA_KEYS: usize = 20;
-
 /// 2^63.
 const BEYOND_64_BITS: f64 = 9_223_372_036_854_775_808.0;
 
-/// A JSON value.
+/// A JSON value, as far as a field that is no object wants to know.
 pub(super) enum Node<'a> {
     Null,
     Bool,
@@ -40,7 +33,8 @@ pub(super) enum Node<'a> {
     Text(Cow<'a, str>),
     /// The contract has no arrays: what stands in one is checked as JSON and forgotten.
     Array,
-    Object(Vec<(Cow<'a, str>, Node<'a>)>),
+    /// The same goes for an object where none belongs.
+    Object,
 }
 
 impl<'a> Node<'a> {
@@ -64,8 +58,8 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Parses a body that holds exactly one JSON value.
-pub(super) fn parse(body: &[u8]) -> Result<Node<'_>, Rejected> {
+/// Reads a body that holds exactly one JSON value. What stands in `data` is read as `kind` says.
+pub(super) fn read<'a, T: Decode<'a>>(body: &'a [u8], kind: Kind) -> Result<T, Rejected> {
     let at = Path::ROOT;
     let text = std::str::from_utf8(body).map_err(|error| {
         let detail = format!("must be UTF-8; byte {} is not", error.valid_up_to());
@@ -78,16 +72,16 @@ pub(super) fn parse(body: &[u8]) -> Result<Node<'_>, Rejected> {
         ));
     }
     let broken_rule = Cell::new(Reason::InvalidJson);
-    let seed = Seed {
+    let place = Place {
+        at: &at,
         depth: 0,
-        keys: ENVELOPE_KEYS,
+        kind,
         broken_rule: &broken_rule,
     };
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let node = seed
-        .deserialize(&mut deserializer)
-        .and_then(|node| deserializer.end().map(|()| node));
-    node.map_err(|error| {
+    let value =
+        T::read(&mut deserializer, place).and_then(|value| deserializer.end().map(|()| value));
+    value.unwrap_or_else(|error| {
         let expected = match broken_rule.get() {
             Reason::DuplicateKey => "each key must be unique in its object".to_owned(),
             Reason::NestedTooDeep => format!("must not be nested deeper than {NESTING_MAX} levels"),
@@ -96,42 +90,44 @@ pub(super) fn parse(body: &[u8]) -> Result<Node<'_>, Rejected> {
         };
         // The parser's own words may quote the body; its position cannot.
         let (line, column) = (error.line(), error.column());
-        at.reject(
+        Err(at.reject(
             broken_rule.get(),
             format!("{expected} (line {line}, column {column})"),
-        )
+        ))
     })
 }
 
-/// Reads one value; also the visitor of what it finds.
+/// Where a value is read; also the visitor of one that is no object of the contract.
 #[derive(Clone, Copy)]
-struct Seed<'c> {
+pub(super) struct Place<'p> {
+    /// Its path.
+    pub(super) at: &'p Path<'p>,
+    /// What `data` is read as.
+    pub(super) kind: Kind,
     depth: usize,
-    /// How many keys an object here is expected to have.
-    keys: usize,
     /// serde_json's errors carry text only: the rule of an error of ours goes past them.
-    broken_rule: &'c Cell<Reason>,
+    broken_rule: &'p Cell<Reason>,
 }
 
-impl Seed<'_> {
+impl<'p> Place<'p> {
     fn fail<E: de::Error>(&self, reason: Reason) -> E {
         self.broken_rule.set(reason);
         E::custom(reason)
     }
 
-    fn deeper<E: de::Error>(&self) -> Result<Self, E> {
+    /// What an object or array holds.
+    pub(super) fn inside<E: de::Error>(self) -> Result<Self, E> {
         if self.depth == NESTING_MAX {
             return Err(self.fail(Reason::NestedTooDeep));
         }
-        Ok(Seed {
+        Ok(Place {
             depth: self.depth + 1,
-            keys: 0,
-            broken_rule: self.broken_rule,
+            ..self
         })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
+impl<'de> DeserializeSeed<'de> for Place<'_> {
     type Value = Node<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node<'de>, D::Error> {
@@ -139,7 +135,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Seed<'_> {
+impl<'de> Visitor<'de> for Place<'_> {
     type Value = Node<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -179,22 +175,157 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node<'de>, A::Error> {
-        let item = self.deeper()?;
+        let item = self.inside()?;
         while items.next_element_seed(item)?.is_some() {}
         Ok(Node::Array)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node<'de>, A::Error> {
-        let mut value = self.deeper()?;
-        let mut fields: Vec<(Cow<'de, str>, Node<'de>)> = Vec::with_capacity(self.keys);
-        while let Some(Key(key)) = entries.next_key()? {
-            value.keys = if key == "data" { DATA_KEYS } else { 0 };
-            fields.push((key, entries.next_value_seed(value)?));
+        let mut fields = Fields::new(self)?;
+        while let Some(key) = fields.next_key(&mut entries)? {
+            fields.skip(key, &mut entries)?;
         }
-        if has_duplicate_key(&fields) {
-            return Err(self.fail(Reason::DuplicateKey));
+        fields.end()?;
+        Ok(Node::Object)
+    }
+}
+
+/// A value of a type of the contract: where it is read, and the visitor of one that is an object.
+pub(super) struct Typed<'p, T> {
+    place: Place<'p>,
+    of: PhantomData<T>,
+}
+
+impl<'p, T> Typed<'p, T> {
+    pub(super) fn new(place: Place<'p>) -> Self {
+        Self {
+            place,
+            of: PhantomData,
         }
-        Ok(Node::Object(fields))
+    }
+}
+
+impl<'de, T: Decode<'de>> DeserializeSeed<'de> for Typed<'_, T> {
+    type Value = Result<T, Rejected>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        T::read(deserializer, self.place)
+    }
+}
+
+/// What a value is that is no object, is the affair of [`Place`].
+macro_rules! visit_as_node {
+    ($($visit:ident($($value:ident: $of:ty)?),)+) => {$(
+        fn $visit<E: de::Error>(self $(, $value: $of)?) -> Result<Self::Value, E> {
+            let node = self.place.$visit($($value)?)?;
+            Ok(T::decode(node, self.place.at))
+        }
+    )+};
+}
+
+impl<'de, T: Decode<'de>> Visitor<'de> for Typed<'_, T> {
+    type Value = Result<T, Rejected>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.place.expecting(f)
+    }
+
+    visit_as_node! {
+        visit_unit(),
+        visit_bool(value: bool),
+        visit_i64(value: i64),
+        visit_u64(value: u64),
+        visit_f64(value: f64),
+        visit_borrowed_str(value: &'de str),
+        visit_str(value: &str),
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
+        let node = self.place.visit_seq(items)?;
+        Ok(T::decode(node, self.place.at))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
+        T::decode_object(entries, self.place)
+    }
+}
+
+/// What was read of a field: nothing, if it is absent.
+pub(super) type Found<T> = Option<Result<T, Rejected>>;
+
+/// The fields of an object while it is read.
+pub(super) struct Fields<'a, 'p> {
+    /// Of each field.
+    place: Place<'p>,
+    /// Keys that nobody takes.
+    others: Vec<Cow<'a, str>>,
+    /// Whether a field was taken twice.
+    repeated: bool,
+}
+
+impl<'a, 'p> Fields<'a, 'p> {
+    pub(super) fn new<E: de::Error>(object: Place<'p>) -> Result<Self, E> {
+        Ok(Self {
+            place: object.inside()?,
+            others: Vec::new(),
+            repeated: false,
+        })
+    }
+
+    pub(super) fn next_key<A: MapAccess<'a>>(
+        &self,
+        entries: &mut A,
+    ) -> Result<Option<Cow<'a, str>>, A::Error> {
+        Ok(entries.next_key()?.map(|Key(key)| key))
+    }
+
+    /// Reads the value of the field of this name.
+    pub(super) fn take<T: Decode<'a>, A: MapAccess<'a>>(
+        &mut self,
+        name: &'static str,
+        entries: &mut A,
+        found: &mut Found<T>,
+    ) -> Result<(), A::Error> {
+        self.repeated |= found.is_some();
+        *found = Some(self.value(name, entries)?);
+        Ok(())
+    }
+
+    /// Checks the value of a field that nobody takes.
+    pub(super) fn skip<A: MapAccess<'a>>(
+        &mut self,
+        key: Cow<'a, str>,
+        entries: &mut A,
+    ) -> Result<(), A::Error> {
+        self.note(key);
+        entries.next_value_seed(self.place).map(|_| ())
+    }
+
+    /// Remembers a key that is not taken by its name.
+    pub(super) fn note(&mut self, key: Cow<'a, str>) {
+        self.others.push(key);
+    }
+
+    /// Reads the next value, which stands under this name.
+    pub(super) fn value<T: Decode<'a>, A: MapAccess<'a>>(
+        &self,
+        name: &'static str,
+        entries: &mut A,
+    ) -> Result<Result<T, Rejected>, A::Error> {
+        let at = self.place.at.field(name);
+        let place = Place {
+            at: &at,
+            ..self.place
+        };
+        entries.next_value_seed(Typed::new(place))
+    }
+
+    /// Refuses an object that holds a key twice.
+    pub(super) fn end<E: de::Error>(mut self) -> Result<(), E> {
+        if self.repeated || has_duplicate(&mut self.others) {
+            return Err(self.place.fail(Reason::DuplicateKey));
+        }
+        Ok(())
     }
 }
 
@@ -223,14 +354,7 @@ impl<'de> de::Deserialize<'de> for Key<'de> {
     }
 }
 
-fn has_duplicate_key(fields: &[(Cow<'_, str>, Node<'_>)]) -> bool {
-    if fields.len() <= PAIRWISE_KEYS_MAX {
-        return fields
-            .iter()
-            .enumerate()
-            .any(|(i, (key, _))| fields[..i].iter().any(|(earlier, _)| earlier == key));
-    }
-    let mut keys: Vec<&str> = fields.iter().map(|(key, _)| key.as_ref()).collect();
+fn has_duplicate(keys: &mut [Cow<'_, str>]) -> bool {
     keys.sort_unstable();
     keys.windows(2).any(|pair| pair[0] == pair[1])
 }

@@ -37,8 +37,8 @@ pub use text::{
     UriReference,
 };
 
-use contract::{Contract, Path};
 use digest::content_hash;
+use envelope::{Data, Opened};
 
 /// The version of the contract that this release reads.
 pub const CONTRACT_VERSION: &str = "1";
@@ -141,52 +141,44 @@ pub struct Tombstone<'a> {
 
 /// Reads a message; the event borrows from its body.
 pub fn decode<'a>(message: &Message<'a>) -> Result<Event<'a>, Rejected> {
-    let envelope = envelope::open(message)?;
-    let (kind, at) = (envelope.kind, Path::ROOT);
-    let at = at.field("data");
-    let change = match kind {
-        Kind::BookingUpserted => {
-            let booking = Booking::decode(envelope.data, &at)?;
-            Change::Booking(Revision {
-                key: booking.booking_id.clone().into_inner(),
-                version: booking.version.get(),
-                content_hash: content_hash(kind, &booking),
-                state: State::Upserted(booking),
-            })
-        }
-        Kind::BookingDeleted => {
-            let deleted = BookingDeleted::decode(envelope.data, &at)?;
-            Change::Booking(Revision {
-                content_hash: content_hash(kind, &deleted),
-                key: deleted.booking_id.into_inner(),
-                version: deleted.version.get(),
-                state: State::Deleted(Tombstone::new(deleted.deleted_at, deleted.reason)),
-            })
-        }
-        Kind::FlightUpserted => {
-            let flight = Flight::decode(envelope.data, &at)?;
-            Change::Flight(Revision {
-                key: flight.flight_id.clone().into_inner(),
-                version: flight.version.get(),
-                content_hash: content_hash(kind, &flight),
-                state: State::Upserted(flight),
-            })
-        }
-        Kind::FlightDeleted => {
-            let deleted = FlightDeleted::decode(envelope.data, &at)?;
-            Change::Flight(Revision {
-                content_hash: content_hash(kind, &deleted),
-                key: deleted.flight_id.into_inner(),
-                version: deleted.version.get(),
-                state: State::Deleted(Tombstone::new(deleted.deleted_at, deleted.reason)),
-            })
-        }
+    let Opened {
+        id,
+        source,
+        kind,
+        time,
+        data,
+    } = envelope::open(message)?;
+    let change = match data {
+        Data::Booking(booking) => Change::Booking(Revision {
+            key: booking.booking_id.clone().into_inner(),
+            version: booking.version.get(),
+            content_hash: content_hash(kind, &booking),
+            state: State::Upserted(booking),
+        }),
+        Data::BookingDeleted(deleted) => Change::Booking(Revision {
+            content_hash: content_hash(kind, &deleted),
+            key: deleted.booking_id.into_inner(),
+            version: deleted.version.get(),
+            state: State::Deleted(Tombstone::new(deleted.deleted_at, deleted.reason)),
+        }),
+        Data::Flight(flight) => Change::Flight(Revision {
+            key: flight.flight_id.clone().into_inner(),
+            version: flight.version.get(),
+            content_hash: content_hash(kind, &flight),
+            state: State::Upserted(flight),
+        }),
+        Data::FlightDeleted(deleted) => Change::Flight(Revision {
+            content_hash: content_hash(kind, &deleted),
+            key: deleted.flight_id.into_inner(),
+            version: deleted.version.get(),
+            state: State::Deleted(Tombstone::new(deleted.deleted_at, deleted.reason)),
+        }),
     };
     Ok(Event {
-        id: envelope.id,
-        source: envelope.source,
+        id,
+        source,
         kind,
-        time: envelope.time,
+        time,
         change,
     })
 }

@@ -7,7 +7,7 @@ use iso_currency::IntoEnumIterator as _;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::contract::{Contract, Path, contract};
+use super::contract::{Contract, Decode, Path, contract};
 use super::digest::{Digest, Hashed};
 use super::json::Node;
 use super::reason::{Reason, Rejected};
@@ -70,7 +70,7 @@ impl serde::Serialize for Currency {
     }
 }
 
-impl<'a> Contract<'a> for Currency {
+impl<'a> Decode<'a> for Currency {
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         Self::from_code(&node.text(at)?).ok_or_else(|| {
             at.reject(
@@ -79,7 +79,9 @@ impl<'a> Contract<'a> for Currency {
             )
         })
     }
+}
 
+impl<'a> Contract<'a> for Currency {
     fn schema() -> Value {
         let codes: Vec<_> = Self::all().iter().map(|currency| currency.code).collect();
         json!({ "type": "string", "enum": codes })
@@ -114,7 +116,7 @@ impl serde::Serialize for Country {
     }
 }
 
-impl<'a> Contract<'a> for Country {
+impl<'a> Decode<'a> for Country {
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         Self::from_code(&node.text(at)?).ok_or_else(|| {
             at.reject(
@@ -123,7 +125,9 @@ impl<'a> Contract<'a> for Country {
             )
         })
     }
+}
 
+impl<'a> Contract<'a> for Country {
     fn schema() -> Value {
         json!({ "type": "string", "enum": rust_iso3166::ALL_ALPHA2 })
     }
@@ -136,7 +140,7 @@ impl Hashed for Country {
 }
 
 /// An amount of money, as a decimal string.
-impl<'a> Contract<'a> for Decimal {
+impl<'a> Decode<'a> for Decimal {
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         if matches!(node, Node::Integer(_) | Node::HugeInteger | Node::Fraction) {
             return Err(at.reject(
@@ -146,7 +150,9 @@ impl<'a> Contract<'a> for Decimal {
         }
         parse_amount(&node.text(at)?).map_err(|(reason, expected)| at.reject(reason, expected))
     }
+}
 
+impl<'a> Contract<'a> for Decimal {
     fn schema() -> Value {
         json!({ "type": "string", "pattern": amount_pattern(DECIMALS_MAX) })
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::contract::{Contract, Path};
+use super::contract::{Contract, Decode, Path};
 use super::digest::{Digest, Hashed};
 use super::json::Node;
 use super::reason::{Reason, Rejected};
@@ -27,7 +27,7 @@ macro_rules! integer_type {
             }
         }
 
-        impl<'a> Contract<'a> for $name {
+        impl<'a> Decode<'a> for $name {
             fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
                 let number = match node {
                     Node::Integer(number) => <$int>::try_from(number).ok(),
@@ -42,7 +42,9 @@ macro_rules! integer_type {
                     }
                 }
             }
+        }
 
+        impl<'a> Contract<'a> for $name {
             fn schema() -> Value {
                 let (min, max) = $range.into_inner();
                 json!({ "type": "integer", "minimum": min, "maximum": max })

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::contract::{Contract, Path};
+use super::contract::{Contract, Decode, Path};
 use super::digest::{Digest, Hashed};
 use super::json::Node;
 use super::reason::{Reason, Rejected};
@@ -40,7 +40,7 @@ macro_rules! text_type {
             }
         }
 
-        impl<'a> Contract<'a> for $name<'a> {
+        impl<'a> Decode<'a> for $name<'a> {
             fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
                 let text = node.text(at)?;
                 let check: fn(&str) -> Verdict = $check;
@@ -49,7 +49,9 @@ macro_rules! text_type {
                     Err((reason, expected)) => Err(at.reject(reason, expected)),
                 }
             }
+        }
 
+        impl<'a> Contract<'a> for $name<'a> {
             fn schema() -> Value {
                 $schema
             }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::contract::{Contract, Path};
+use super::contract::{Contract, Decode, Path};
 use super::digest::{Digest, Hashed};
 use super::json::Node;
 use super::reason::{Reason, Rejected};
@@ -16,7 +16,7 @@ const TIMESTAMP_PATTERN: &str = r"^(1969|19[7-9][0-9]|20[0-9]{2}|2100)-(0[1-9]|1
 const DATE_PATTERN: &str = "^(19[7-9][0-9]|20[0-9]{2})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$";
 
 /// An instant, to the microsecond.
-impl<'a> Contract<'a> for DateTime<Utc> {
+impl<'a> Decode<'a> for DateTime<Utc> {
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         let instant = parse_timestamp(&node.text(at)?).ok_or_else(|| {
             at.reject(
@@ -33,7 +33,9 @@ impl<'a> Contract<'a> for DateTime<Utc> {
             ))
         }
     }
+}
 
+impl<'a> Contract<'a> for DateTime<Utc> {
     fn schema() -> Value {
         json!({ "type": "string", "format": "date-time", "pattern": TIMESTAMP_PATTERN })
     }
@@ -46,7 +48,7 @@ impl Hashed for DateTime<Utc> {
 }
 
 /// A calendar date.
-impl<'a> Contract<'a> for NaiveDate {
+impl<'a> Decode<'a> for NaiveDate {
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         let date = parse_date(node.text(at)?.as_bytes())
             .ok_or_else(|| at.reject(Reason::InvalidDate, "must be a date such as 2026-01-31"))?;
@@ -59,7 +61,9 @@ impl<'a> Contract<'a> for NaiveDate {
             ))
         }
     }
+}
 
+impl<'a> Contract<'a> for NaiveDate {
     fn schema() -> Value {
         json!({ "type": "string", "format": "date", "pattern": DATE_PATTERN })
     }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::event::{Booking, Change, SchemaKind, State, asyncapi, json_schema};
+use crate::event::{Booking, Change, Kind, SchemaKind, State, asyncapi, json_schema};
 
 fn assert_accepted(path: &str, value: impl Into<Value>) {
     let event = with(&event("booking_is_made"), path, value);
@@ -58,6 +58,37 @@ fn a_large_object_may_not_repeat_a_key_either() {
         let rejected = decode_body(body.as_bytes()).unwrap_err();
         assert_eq!(rejected.reason.as_str(), "duplicate_key", "{count}");
     }
+}
+
+#[test]
+fn a_cabin_has_its_seats_once() {
+    let flight = event("flight_is_scheduled").to_string();
+    let cabins = r#""by_cabin":{"#;
+    assert!(flight.contains(cabins));
+    let twice = flight.replacen(cabins, &format!(r#"{cabins}"Y":1,"#), 1);
+    let routed = Message {
+        routing_key: Kind::FlightUpserted.routing_key(),
+        ..Message::of_body(twice.as_bytes())
+    };
+    assert_eq!(
+        decode(&routed).unwrap_err().reason.as_str(),
+        "duplicate_key"
+    );
+}
+
+#[test]
+fn of_several_faults_the_first_of_the_contract_is_named() {
+    // Keys stand in the order of the alphabet here.
+    let event = with(&event("booking_is_made"), "data.status", "lost");
+    let event = with(&event, "data.version", 0);
+    assert_eq!(rejection(&event).path, "$.data.version");
+    let event = with(&event, "source", "");
+    assert_eq!(rejection(&event).path, "$.source");
+    let event = with(&event, "id", Value::Null);
+    assert_eq!(rejection(&event).path, "$.id");
+    let cut = event.to_string();
+    let rejected = decode_body(&cut.as_bytes()[..cut.len() - 1]).unwrap_err();
+    assert_eq!(rejected.reason.as_str(), "invalid_json");
 }
 
 fn assert_booking(holds: impl Fn(&Booking<'_>)) {
