@@ -348,6 +348,11 @@ impl Rig {
     /// With every other worker gone, a last one finishes what is left; then all that is promised holds.
     pub async fn finish(mut self) {
         self.hang_up();
+        // Until its connections have ended, a dead worker has its transaction, and what it was given: a consumer that was
+        // cancelled counts no more.
+        for journal in &self.journals {
+            journal.ended().await;
+        }
         until("the other workers are gone", async || {
             let state = self.place.waiting(&self.place.topology.queue).await;
             (state.consumers == 0).then_some(())

@@ -110,7 +110,11 @@ struct Armed {
 
 /// What has come through the proxies of a worker: whether each acknowledgement had a commit before it.
 #[derive(Default)]
-pub struct Journal(Mutex<Seen>);
+pub struct Journal {
+    seen: Mutex<Seen>,
+    /// Connections that have not ended on both sides.
+    open: watch::Sender<usize>,
+}
 
 #[derive(Default)]
 struct Seen {
@@ -124,17 +128,25 @@ struct Seen {
 impl Journal {
     /// How often a step was seen.
     pub fn count(&self, point: Point) -> u64 {
-        let seen = self.0.lock().unwrap();
+        let seen = self.seen.lock().unwrap();
         seen.points.get(point).copied().unwrap_or_default()
     }
 
     /// Acknowledgements that came before the commit of their batch.
     pub fn early_acks(&self) -> u64 {
-        self.0.lock().unwrap().early_acks
+        self.seen.lock().unwrap().early_acks
+    }
+
+    /// Waits until every connection has ended, so that the servers know of it as well.
+    pub async fn ended(&self) {
+        let mut open = self.open.subscribe();
+        let ended = open.wait_for(|open| *open == 0);
+        let ended = tokio::time::timeout(FRAME_WITHIN, ended).await;
+        ended.expect("every connection ends").unwrap();
     }
 
     fn note(&self, point: Point, of_batch: bool) {
-        let mut seen = self.0.lock().unwrap();
+        let mut seen = self.seen.lock().unwrap();
         *seen.points.entry(point).or_default() += 1;
         if point == COMMIT_ANSWERED && of_batch {
             seen.batches += 1;
@@ -238,7 +250,12 @@ async fn accept(listener: TcpListener, server: String, shared: Arc<Shared>) {
         tokio::spawn(async move {
             let cuts = shared.cuts.subscribe();
             match TcpStream::connect(&server).await {
-                Ok(far) => carry(near, far, &shared, cuts).await,
+                Ok(far) => {
+                    let open = &shared.journal.open;
+                    open.send_modify(|open| *open += 1);
+                    carry(near, far, &shared, cuts).await;
+                    open.send_modify(|open| *open -= 1);
+                }
                 // As if the server had been reached directly.
                 Err(_) => near.set_zero_linger().unwrap_or_default(),
             }
