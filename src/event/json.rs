@@ -1,7 +1,7 @@
 //! Strict JSON, read into the types of the contract: nothing is copied but strings with escapes.
 //!
 //! Where `serde_json::Value` would keep the last of two equal keys, an object that holds a key twice is refused, wherever
-//! it stands. A body is read once and to its end: that it is JSON counts before any rule of the contract.
+//! it stands. A body is read to its end before any rule of the contract counts.
 
 use std::borrow::Cow;
 use std::cell::Cell;
