@@ -5,6 +5,8 @@ mod inspect;
 mod received;
 mod sockets;
 
+use std::collections::VecDeque;
+use std::future;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -36,8 +38,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a message may be delivered before it is dead-lettered. Below RabbitMQ 4.3 every lost
 /// connection counts against every message it held, so this is a backstop and far from tight.
 pub const DELIVERY_LIMIT: i32 = 50;
-/// Deliveries in hand after a start, see [`Subscription::widen`].
-const FIRST_PREFETCH: u16 = 1;
 /// A consumer without a priority has 0.
 const ACTIVE_PRIORITY: i32 = 1;
 /// What the queue is bound to: every event of the contract, of this version or a later one.
@@ -268,25 +268,34 @@ pub struct Subscription {
     connection: Connection,
     channel: Channel,
     consumer: Consumer,
-    /// Consumes in place of `consumer` once that one has ended.
-    wider: Option<Consumer>,
+    /// What a consumer that has ended was given, and nobody took yet.
+    left: VecDeque<Delivery>,
+    /// The prefetch of the next consumer, which begins once all that the one before was given is settled.
+    wider: Option<u16>,
     prefetch: u16,
+    /// How many arrived here and were settled. Deliveries are numbered from 1, and settled in that order.
+    arrived: u64,
+    settled: u64,
     queue: String,
     role: ConsumerRole,
 }
 
 impl Subscription {
-    /// Connects, declares the topology and consumes, one delivery at a time.
+    /// Connects, declares the topology and consumes.
     ///
     /// # Errors
     /// If the broker is away or refuses us.
-    pub async fn open(url: &Secret, topology: &Topology) -> Result<Self, BrokerError> {
+    pub async fn open(
+        url: &Secret,
+        topology: &Topology,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
         let connection = connect(url, "worker").await?;
         let (queue, role) = (topology.queue.clone(), topology.consumer);
         let (channel, consumer) = answered(async {
             let channel = connection.create_channel().await?;
             topology.declare(&channel).await?;
-            let consumer = consume(&channel, &queue, role, FIRST_PREFETCH).await?;
+            let consumer = consume(&channel, &queue, role, prefetch).await?;
             Ok((channel, consumer))
         })
         .await?;
@@ -294,37 +303,59 @@ impl Subscription {
             connection,
             channel,
             consumer,
+            left: VecDeque::new(),
             wider: None,
-            prefetch: FIRST_PREFETCH,
+            prefetch,
+            arrived: 0,
+            settled: 0,
             queue,
             role,
         })
     }
 
-    /// The next delivery.
+    /// The next delivery. May be dropped before it is done.
     ///
     /// # Errors
     /// The end of the stream is an error: queue deleted, fail-over, time-out or connection lost.
     pub async fn next(&mut self) -> Result<Delivery, BrokerError> {
-        loop {
-            match self.consumer.next().await {
-                Some(Ok(delivery)) => return Ok(received(delivery)),
-                Some(Err(error)) => return Err(error.into()),
-                None => match self.wider.take() {
-                    Some(wider) => self.consumer = wider,
-                    None => {
-                        return Err(BrokerError::Lost(
-                            "the broker ended the consumer".to_owned(),
-                        ));
-                    }
-                },
-            }
+        if let Some(delivery) = self.left.pop_front() {
+            return Ok(delivery);
+        }
+        if self.wider.is_some() {
+            return future::pending().await;
+        }
+        match self.arrive().await {
+            Some(delivery) => delivery,
+            None => Err(BrokerError::Lost(
+                "the broker ended the consumer".to_owned(),
+            )),
         }
     }
 
-    /// Most deliveries that may be unsettled at this time.
-    pub fn prefetch(&self) -> usize {
-        usize::from(self.prefetch)
+    async fn arrive(&mut self) -> Option<Result<Delivery, BrokerError>> {
+        let delivery = match self.consumer.next().await? {
+            Ok(delivery) => delivery,
+            Err(error) => return Some(Err(error.into())),
+        };
+        // It would be acknowledged with those after it.
+        if delivery.delivery_tag != self.arrived + 1 {
+            return Some(Err(BrokerError::Lost(
+                "a delivery did not come through".to_owned(),
+            )));
+        }
+        self.arrived += 1;
+        Some(Ok(received(delivery)))
+    }
+
+    /// Deliveries that were settled since the start.
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Whether no delivery can come before another is settled.
+    pub fn is_exhausted(&self) -> bool {
+        let in_hand = self.arrived - self.settled;
+        self.left.is_empty() && (self.wider.is_some() || in_hand >= u64::from(self.prefetch))
     }
 
     /// Goes on with a prefetch of as many deliveries as were settled since the start, at most `max`.
@@ -333,20 +364,34 @@ impl Subscription {
     /// As those are no more than what was settled before, each time half of the way to it is cleared:
     /// its neighbours burn a few attempts, and in the end it stands alone.
     ///
+    /// A prefetch is that of a consumer, and one that has ended still has in hand what it was given. So the next begins once
+    /// all of that is settled: to be called after each acknowledgement.
+    ///
     /// Where one consumer is active at a time, each widening lets another worker have its turn, until all have the most.
     ///
     /// # Errors
     /// If the connection is lost.
-    pub async fn widen(&mut self, settled: u64, max: u16) -> Result<(), BrokerError> {
-        let prefetch = u16::try_from(settled).unwrap_or(u16::MAX).min(max);
+    pub async fn widen(&mut self, max: u16) -> Result<(), BrokerError> {
+        let prefetch = u16::try_from(self.settled).unwrap_or(u16::MAX).min(max);
         let worth_it = prefetch >= self.prefetch.saturating_mul(2).min(max);
         if prefetch > self.prefetch && worth_it && self.wider.is_none() {
-            let wider = answered(async {
-                self.end_consumer().await?;
-                consume(&self.channel, &self.queue, self.role, prefetch).await
-            });
-            self.wider = Some(wider.await?);
-            self.prefetch = prefetch;
+            self.wider = Some(prefetch);
+            answered(self.empty_consumer()).await?;
+        }
+        if let Some(prefetch) = self.wider
+            && self.arrived == self.settled
+        {
+            let consumer = consume(&self.channel, &self.queue, self.role, prefetch);
+            self.consumer = answered(consumer).await?;
+            (self.wider, self.prefetch) = (None, prefetch);
+        }
+        Ok(())
+    }
+
+    async fn empty_consumer(&mut self) -> Result<(), BrokerError> {
+        self.end_consumer().await?;
+        while let Some(delivery) = self.arrive().await {
+            self.left.push_back(delivery?);
         }
         Ok(())
     }
@@ -363,20 +408,21 @@ impl Subscription {
     }
 
     async fn end_consumer(&self) -> lapin::Result<()> {
-        let tag = self.wider.as_ref().unwrap_or(&self.consumer).tag();
         let options = BasicCancelOptions::default();
-        self.channel.basic_cancel(tag, options).await
+        self.channel
+            .basic_cancel(self.consumer.tag(), options)
+            .await
     }
 
     /// Acknowledges every delivery up to a tag.
     ///
     /// # Errors
     /// If the connection is lost: the broker delivers them again.
-    pub async fn ack_up_to(&self, tag: u64) -> Result<(), BrokerError> {
-        Ok(self
-            .channel
-            .basic_ack(tag, BasicAckOptions { multiple: true })
-            .await?)
+    pub async fn ack_up_to(&mut self, tag: u64) -> Result<(), BrokerError> {
+        let options = BasicAckOptions { multiple: true };
+        self.channel.basic_ack(tag, options).await?;
+        self.settled = tag;
+        Ok(())
     }
 
     /// Gives every unsettled delivery back to the queue and closes the connection. A broker that is slow to say goodbye

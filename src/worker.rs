@@ -30,6 +30,8 @@ use crate::telemetry;
 /// A message that cannot be read is asked for again after so long: it has to come [`DELIVERY_LIMIT`] times
 /// before the broker dead-letters it, and holds up the others meanwhile.
 const UNREADABLE_WAIT: Duration = Duration::from_millis(100);
+/// Deliveries in hand after a start, see [`Subscription::widen`].
+const FIRST_PREFETCH: u16 = 1;
 /// While a batch commits, what has arrived is taken so often: nobody is woken for each delivery.
 const GATHER_EVERY: Duration = Duration::from_millis(5);
 /// A batch that commits, and one that is decoded meanwhile.
@@ -88,7 +90,7 @@ async fn sessions(worker: &Worker, stop: &mut Stop) -> Result<()> {
             return Ok(());
         }
         let opened = tokio::select! {
-            opened = Subscription::open(&worker.amqp_url, &worker.topology) => opened,
+            opened = Subscription::open(&worker.amqp_url, &worker.topology, FIRST_PREFETCH) => opened,
             // Nothing is in hand yet, so nothing is lost with a connection half made.
             () = stop.requested() => return Ok(()),
         };
@@ -220,7 +222,6 @@ struct Session<'w> {
     linger: Pin<Box<Sleep>>,
     /// Runs out when a stop has taken too long.
     stop_limit: Option<Pin<Box<Sleep>>>,
-    settled: u64,
 }
 
 impl<'w> Session<'w> {
@@ -234,7 +235,6 @@ impl<'w> Session<'w> {
             last_committed: None,
             linger: Box::pin(tokio::time::sleep(Duration::ZERO)),
             stop_limit: None,
-            settled: 0,
         }
     }
 
@@ -263,7 +263,7 @@ impl<'w> Session<'w> {
                 }
                 Step::Settle(outcome) => match outcome? {
                     Outcome::Committed { last_tag, events } => {
-                        if let Err(error) = self.settle(last_tag, events, stop).await {
+                        if let Err(error) = self.settle(last_tag, stop).await {
                             counter!(telemetry::ACKS_LOST).increment(events);
                             return self.lost(error).await;
                         }
@@ -312,10 +312,9 @@ impl<'w> Session<'w> {
         if !self.at_work.is_empty() {
             return !self.has_room() && self.at_work.len() < BATCHES_AT_WORK_MAX;
         }
-        // With all in hand that may be, nothing is worth waiting for.
         self.stop_limit.is_some()
             || !self.has_room()
-            || self.gathered.len() >= self.subscription.prefetch()
+            || self.subscription.is_exhausted()
             || self.linger.deadline() <= tokio::time::Instant::now()
     }
 
@@ -379,12 +378,7 @@ impl<'w> Session<'w> {
 
     /// Acknowledges a batch that has committed. Where nothing else is at work the next one goes first: an acknowledgement
     /// takes as long as to wake another thread, and back.
-    async fn settle(
-        &mut self,
-        last_tag: u64,
-        events: u64,
-        stop: &mut Stop,
-    ) -> Result<(), BrokerError> {
+    async fn settle(&mut self, last_tag: u64, stop: &mut Stop) -> Result<(), BrokerError> {
         if self.at_work.is_empty() {
             self.look()?;
             if self.is_due() {
@@ -394,13 +388,12 @@ impl<'w> Session<'w> {
             }
         }
         self.subscription.ack_up_to(last_tag).await?;
-        self.settled += events;
         let max = self.worker.prefetch;
         tokio::select! {
             biased;
             // What a half-made consumer is given goes back with the rest.
             () = stop.requested() => Ok(()),
-            widened = self.subscription.widen(self.settled, max) => widened,
+            widened = self.subscription.widen(max) => widened,
         }
     }
 
@@ -414,7 +407,7 @@ impl<'w> Session<'w> {
         }
         Ok(End::Lost {
             error,
-            settled: self.settled,
+            settled: self.subscription.settled(),
         })
     }
 
@@ -446,13 +439,14 @@ impl<'w> Session<'w> {
             let now = tokio::time::Instant::now();
             limit.deadline().saturating_duration_since(now)
         });
+        let settled = self.subscription.settled();
         self.subscription.hand_back(left.unwrap_or_default()).await;
         if self.stop_limit.is_some() {
             return End::Stopped;
         }
         End::Lost {
             error: BrokerError::Lost("handed back while the database is away".to_owned()),
-            settled: self.settled,
+            settled,
         }
     }
 }

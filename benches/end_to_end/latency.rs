@@ -247,9 +247,8 @@ pub async fn watched(
 /// What the broker alone takes: the same events to a consumer that acknowledges and throws away.
 pub async fn of_broker(place: &Place, load: &Events, rate: f64, seconds: f64) -> Result<Latency> {
     let total = (rate * seconds) as usize;
-    let mut subscription =
-        Subscription::open(&Secret::new(&place.amqp_url), &place.topology).await?;
-    subscription.widen(2_000, 2_000).await?;
+    let url = Secret::new(&place.amqp_url);
+    let mut subscription = Subscription::open(&url, &place.topology, 2_000).await?;
     let mut producer = Producer::connect(place).await?;
     let consuming = tokio::spawn(async move {
         let mut seen = Vec::with_capacity(total);

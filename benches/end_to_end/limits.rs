@@ -25,8 +25,7 @@ const COPY_PART_BYTES: usize = 64 * 1024;
 pub async fn bare_drain(place: &Place, events: usize) -> Result<f64> {
     let url = Secret::new(&place.amqp_url);
     let started = Instant::now();
-    let mut subscription = Subscription::open(&url, &place.topology).await?;
-    subscription.widen(u64::from(PREFETCH), PREFETCH).await?;
+    let mut subscription = Subscription::open(&url, &place.topology, PREFETCH).await?;
     let mut left = events;
     while left > 0 {
         let mut last = subscription.next().await?;

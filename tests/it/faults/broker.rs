@@ -221,6 +221,26 @@ async fn a_broker_that_takes_its_time_keeps_its_session() {
     }
 }
 
+/// An acknowledgement is one of all that came before.
+#[tokio::test]
+async fn a_delivery_that_does_not_come_through_is_not_acknowledged_with_those_after_it() {
+    for seed in seeds(1) {
+        let mut rig = Rig::new(seed).await;
+        let line = rig.line().await;
+        let trap = line.broker.trap(DELIVER, 40);
+        let worker = line.worker().await;
+        rig.publish(200).await;
+        trap.sprung_by(|| worker.log()).await.lose_delivery();
+        rig.place.drained().await;
+        // The last event is one more.
+        let received = rig.committed().await;
+        let (log, published) = (worker.log(), rig.published as i64);
+        assert!(received > published, "{received} of {published}\n{log}");
+        worker.stop().await;
+        rig.finish().await;
+    }
+}
+
 /// It takes connections and says nothing.
 #[tokio::test]
 async fn a_silent_broker_is_given_up_and_asked_again() {

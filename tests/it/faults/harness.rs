@@ -239,7 +239,8 @@ pub struct Rig {
     /// The servers of this rig alone, if it has them.
     pub sandbox: Option<Sandbox>,
     producer: Option<Producer>,
-    published: usize,
+    /// How many that were.
+    pub published: usize,
     journals: Vec<Arc<Journal>>,
     _database: Option<Database>,
 }

@@ -36,9 +36,13 @@ pub enum Cut {
     Half,
 }
 
+/// A delivery is a method, a header and a small body.
+const FRAMES_OF_DELIVERY: usize = 3;
+
 /// What becomes of a frame that was held.
 enum Verdict {
     Pass,
+    Lose,
     CutBefore(Cut),
     CutAfter(Cut),
 }
@@ -50,6 +54,11 @@ impl Held {
     /// Passes it on.
     pub fn pass(self) {
         drop(self);
+    }
+
+    /// The delivery that it begins is lost, and those after it are not.
+    pub fn lose_delivery(mut self) {
+        self.decide(Verdict::Lose);
     }
 
     /// The connection breaks before the frame is through.
@@ -315,6 +324,7 @@ async fn pass(
     let mut conditions = shared.conditions.subscribe();
     let mut buffer = vec![0; 1 << 16];
     let mut through = Vec::new();
+    let mut frames_to_lose = 0;
     loop {
         let length = from.read(&mut buffer).await.map_err(|_| Cut::Close)?;
         if length == 0 {
@@ -335,7 +345,12 @@ async fn pass(
                 if let Some(held) = shared.springs(point) {
                     to.write_all(&through).await.map_err(|_| Cut::Close)?;
                     through.clear();
-                    cut_after = hold(&held).await?;
+                    match hold(&held).await {
+                        Verdict::Pass => {}
+                        Verdict::Lose => frames_to_lose = FRAMES_OF_DELIVERY,
+                        Verdict::CutBefore(cut) => return Err(cut),
+                        Verdict::CutAfter(cut) => cut_after = Some(cut),
+                    }
                 }
                 if point == PROGRESS {
                     of_batch.send_replace(true);
@@ -346,6 +361,10 @@ async fn pass(
                 if point == COMMIT_ANSWERED {
                     of_batch.send_replace(false);
                 }
+            }
+            if frames_to_lose > 0 {
+                frames_to_lose -= 1;
+                continue;
             }
             through.extend_from_slice(&frame);
             if let Some(cut) = cut_after {
@@ -362,15 +381,11 @@ async fn pass(
     }
 }
 
-/// Hands a frame to the test that waits for it; how to break the connection after it, if at all.
-async fn hold(trap: &mpsc::Sender<Held>) -> Result<Option<Cut>, Cut> {
+/// Hands a frame to the test that waits for it.
+async fn hold(trap: &mpsc::Sender<Held>) -> Verdict {
     let (sender, verdict) = oneshot::channel();
     if trap.send(Held(Some(sender))).await.is_err() {
-        return Ok(None);
+        return Verdict::Pass;
     }
-    match verdict.await.unwrap_or(Verdict::Pass) {
-        Verdict::Pass => Ok(None),
-        Verdict::CutBefore(cut) => Err(cut),
-        Verdict::CutAfter(cut) => Ok(Some(cut)),
-    }
+    verdict.await.unwrap_or(Verdict::Pass)
 }
