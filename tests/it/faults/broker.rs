@@ -78,12 +78,13 @@ async fn whatever_the_broker_ends_is_begun_again() {
             (state.consumers == 0).then_some(())
         })
         .await;
-        held.pass();
+        // Before the next channel is opened: each has the limit of its beginning.
         eval(
             &mut rig,
             "application:set_env(rabbit, consumer_timeout, 1800000).",
         )
         .await;
+        held.pass();
         assert_goes_on(&mut rig, &worker).await;
 
         // Consuming and acknowledging go on; only producers wait.
