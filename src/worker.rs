@@ -3,22 +3,24 @@
 //! While one batch commits the next one gathers, so batches are as large as the load makes them; one that is
 //! full is decoded meanwhile. Transactions follow one another: a batch begins when the one before it has committed.
 
+mod commit;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, gauge};
 use sqlx::postgres::PgPool;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::apply::{self, Batch};
+use crate::apply;
 use crate::backoff::Backoff;
-use crate::batch::{Delivery, VerdictCounts};
+use crate::batch::Delivery;
 use crate::broker::{BrokerError, DELIVERY_LIMIT, Subscription, Topology};
 use crate::config::Secret;
 use crate::db::pool::Lease;
@@ -26,6 +28,8 @@ use crate::db::{self, Fault, fault_of};
 use crate::health::Health;
 use crate::stop::Stop;
 use crate::telemetry;
+
+use commit::{Outcome, Turn, commit};
 
 /// A message that cannot be read is asked for again after so long: it has to come [`DELIVERY_LIMIT`] times
 /// before the broker dead-letters it, and holds up the others meanwhile.
@@ -38,15 +42,9 @@ const GATHER_EVERY: Duration = Duration::from_millis(5);
 const BATCHES_AT_WORK_MAX: usize = 2;
 /// A batch takes no more once it holds this many bytes of bodies.
 const BATCH_BYTES_MAX: usize = 16 << 20;
-/// A batch that cannot be committed for so long goes back to the broker, far before the broker's
-/// consumer time-out of 30 min would take the whole channel.
-const HOLD_MAX: Duration = Duration::from_secs(300);
 /// How long a stop may take before what is in hand is handed back: with the goodbyes to a broker that
 /// does not answer it ends within 10 s.
 const STOP_MAX: Duration = Duration::from_secs(7);
-/// A database that says nothing for so long within one try of a batch is gone: a lost network path
-/// sends no reset. Far more than a batch takes, also one that waits for a repair.
-const TRY_MAX: Duration = Duration::from_secs(60);
 /// How often an idle worker looks whether the database answers.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
@@ -183,18 +181,6 @@ async fn ping(worker: Worker) {
 enum End {
     Stopped,
     Lost { error: BrokerError, settled: u64 },
-}
-
-/// What became of a batch.
-enum Outcome {
-    Committed {
-        last_tag: u64,
-        events: u64,
-    },
-    /// The database was away for too long, or we were told to stop meanwhile: so many have no verdict.
-    Held {
-        events: u64,
-    },
 }
 
 /// What the loop does next.
@@ -467,121 +453,5 @@ async fn first_done(at_work: &mut VecDeque<JoinHandle<Result<Outcome>>>) -> Resu
             outcome.context("the commit task failed")?
         }
         None => std::future::pending().await,
-    }
-}
-
-/// A batch's place in the row of batches.
-struct Turn {
-    /// The one before has committed, and hands on its connection. If it was given up instead, so is this one.
-    after: Option<oneshot::Receiver<Lease>>,
-    /// Tells the one behind.
-    committed: oneshot::Sender<Lease>,
-}
-
-/// Decodes a batch and, once it is its turn, commits it, however long the database is away, up to [`HOLD_MAX`].
-async fn commit(
-    worker: Worker,
-    batch: Vec<Delivery>,
-    turn: Turn,
-    mut stop: Stop,
-) -> Result<Outcome> {
-    let events = batch.len() as u64;
-    let last_tag = batch.last().map_or(0, |delivery| delivery.tag);
-    let mut batch = Batch::of(&batch);
-    let mut lease = None;
-    if let Some(after) = turn.after {
-        match after.await {
-            Ok(handed_on) => lease = Some(handed_on),
-            Err(_) => return Ok(Outcome::Held { events }),
-        }
-    }
-    let started = Instant::now();
-    let mut backoff = Backoff::default();
-    worker.health.committing(Some(started));
-    let outcome = loop {
-        let error = match apply_once(&worker, &mut batch, &mut lease).await {
-            Ok(()) => {
-                note_commit(events, started);
-                break Outcome::Committed { last_tag, events };
-            }
-            Err(error) => error,
-        };
-        if fault_of(&error) != Fault::Transient {
-            error!(events, reason = %error, "cannot commit; nothing of the batch is acknowledged");
-            return Err(db::explain(error)).context("the database refuses the batch");
-        }
-        counter!(telemetry::RETRIES).increment(1);
-        worker.health.held(error.to_string());
-        let wait = backoff.next_wait();
-        warn!(events, reason = %error, retry_in_ms = wait.as_millis() as u64, "holding a batch for the database");
-        if is_held_too_long(started.elapsed()) || stop.requested_within(wait).await {
-            // The parts of it that have committed go back with the rest.
-            counter!(telemetry::ACKS_LOST).increment(batch.committed.total());
-            break Outcome::Held {
-                events: batch.left(),
-            };
-        }
-    };
-    note_verdicts(&batch.committed);
-    worker.health.committing(None);
-    // Only who has committed has one to hand on, and nobody may be behind.
-    if let Some(lease) = lease {
-        turn.committed.send(lease).ok();
-    }
-    Ok(outcome)
-}
-
-fn is_held_too_long(held: Duration) -> bool {
-    held > HOLD_MAX
-}
-
-/// Tries once; the connection goes on only if it went well.
-async fn apply_once(
-    worker: &Worker,
-    batch: &mut Batch<'_>,
-    lease: &mut Option<Lease>,
-) -> sqlx::Result<()> {
-    let mut held = Lease::renewed(lease.take(), &worker.pool).await?;
-    let applied = batch.apply(&mut held.connection, &worker.identity);
-    let Ok(applied) = tokio::time::timeout(TRY_MAX, applied).await else {
-        return Err(db::pool::abandon(held.connection, TRY_MAX));
-    };
-    if applied.is_err() {
-        // A session keeps what it was opened with: it stays read-only where the database no longer is.
-        held.connection.close_on_drop();
-    } else {
-        worker.health.database(Ok(()));
-        *lease = Some(held);
-    }
-    applied
-}
-
-fn note_verdicts(counts: &VerdictCounts) {
-    for (verdict, count) in [
-        ("applied", counts.applied),
-        ("duplicate", counts.duplicate),
-        ("stale", counts.stale),
-        ("folded", counts.folded),
-        ("quarantined", counts.quarantined),
-    ] {
-        counter!(telemetry::VERDICTS, "verdict" => verdict).increment(count);
-    }
-}
-
-fn note_commit(events: u64, started: Instant) {
-    counter!(telemetry::BATCHES).increment(1);
-    histogram!(telemetry::BATCH_EVENTS).record(events as f64);
-    histogram!(telemetry::COMMIT_SECONDS).record(started.elapsed());
-    gauge!(telemetry::LAST_COMMIT).set(chrono::Utc::now().timestamp() as f64);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_is_held_for_minutes_and_not_for_ever() {
-        assert!(!is_held_too_long(Duration::from_secs(240)));
-        assert!(is_held_too_long(Duration::from_secs(600)));
     }
 }
