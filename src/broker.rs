@@ -292,13 +292,19 @@ impl Subscription {
     ) -> Result<Self, BrokerError> {
         let connection = connect(url, "worker").await?;
         let (queue, role) = (topology.queue.clone(), topology.consumer);
-        let (channel, consumer) = answered(async {
+        let consuming = answered(async {
             let channel = connection.create_channel().await?;
             topology.declare(&channel).await?;
             let consumer = consume(&channel, &queue, role, prefetch).await?;
             Ok((channel, consumer))
-        })
-        .await?;
+        });
+        let (channel, consumer) = match consuming.await {
+            Ok(consuming) => consuming,
+            Err(error) => {
+                close(&connection).await;
+                return Err(error);
+            }
+        };
         Ok(Self {
             connection,
             channel,
@@ -441,13 +447,25 @@ impl Subscription {
             let queue = self.queue.as_str().into();
             self.channel
                 .queue_declare(queue, passive(), FieldTable::default())
-                .await?;
-            self.connection.close(200, "done".into()).await
+                .await
         };
         tokio::time::timeout(GOODBYE_TIMEOUT + more, goodbye)
             .await
             .ok();
+        self.close().await;
     }
+
+    /// Closes the connection: the broker delivers again what is not settled.
+    pub async fn close(&self) {
+        close(&self.connection).await;
+    }
+}
+
+/// A connection is not left to be dropped: one that still waits for an answer would stay open, and if a consumer is what it
+/// waits for, the broker would give deliveries to a consumer that nobody reads.
+async fn close(connection: &Connection) {
+    let goodbye = connection.close(200, "done".into());
+    tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.ok();
 }
 
 async fn answered<T>(

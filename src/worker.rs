@@ -229,30 +229,13 @@ impl<'w> Session<'w> {
             if self.stop_limit.is_some() && self.at_work.is_empty() && self.gathered.is_empty() {
                 return Ok(self.hand_back(0).await);
             }
-            match self.next_step(stop).await {
-                Step::Receive(Ok(delivery)) => {
-                    if let Err(error) = self.gather(delivery) {
-                        return self.lost(error).await;
-                    }
-                }
-                Step::Receive(Err(error)) => return self.lost(error).await,
-                Step::Look => {
-                    if let Err(error) = self.look() {
-                        return self.lost(error).await;
-                    }
-                }
-                Step::Flush => {
-                    if let Err(error) = self.look() {
-                        return self.lost(error).await;
-                    }
-                    self.flush(stop.clone());
-                }
+            let done = match self.next_step(stop).await {
+                Step::Receive(delivery) => delivery.and_then(|delivery| self.gather(delivery)),
+                Step::Look => self.look(),
+                Step::Flush => self.look().map(|()| self.flush(stop.clone())),
                 Step::Settle(outcome) => match outcome? {
                     Outcome::Committed { last_tag, events } => {
-                        if let Err(error) = self.settle(last_tag, stop).await {
-                            counter!(telemetry::ACKS_LOST).increment(events);
-                            return self.lost(error).await;
-                        }
+                        self.settle(last_tag, events, stop).await
                     }
                     Outcome::Held { events } => {
                         let behind = self.wind_up().await?;
@@ -265,8 +248,12 @@ impl<'w> Session<'w> {
                     if let Err(error) = self.subscription.cancel().await {
                         warn!(reason = %error, "the broker went away while stopping");
                     }
+                    Ok(())
                 }
                 Step::GiveUp => return Ok(self.hand_back(0).await),
+            };
+            if let Err(error) = done {
+                return self.lost(error, stop).await;
             }
         }
     }
@@ -362,18 +349,17 @@ impl<'w> Session<'w> {
         self.at_work.push_back(tokio::spawn(commit));
     }
 
-    /// Acknowledges a batch that has committed. Where nothing else is at work the next one goes first: an acknowledgement
-    /// takes as long as to wake another thread, and back.
-    async fn settle(&mut self, last_tag: u64, stop: &mut Stop) -> Result<(), BrokerError> {
-        if self.at_work.is_empty() {
-            self.look()?;
-            if self.is_due() {
-                self.flush(stop.clone());
-            } else {
-                self.last_committed = None;
-            }
+    /// Acknowledges a batch that has committed, and asks for more deliveries at a time.
+    async fn settle(
+        &mut self,
+        last_tag: u64,
+        events: u64,
+        stop: &mut Stop,
+    ) -> Result<(), BrokerError> {
+        if let Err(error) = self.acknowledge(last_tag, stop).await {
+            counter!(telemetry::ACKS_LOST).increment(events);
+            return Err(error);
         }
-        self.subscription.ack_up_to(last_tag).await?;
         let max = self.worker.prefetch;
         tokio::select! {
             biased;
@@ -383,12 +369,34 @@ impl<'w> Session<'w> {
         }
     }
 
+    /// Where nothing else is at work the next batch goes first: an acknowledgement takes as long as to wake another thread,
+    /// and back.
+    async fn acknowledge(&mut self, last_tag: u64, stop: &Stop) -> Result<(), BrokerError> {
+        if self.at_work.is_empty() {
+            self.look()?;
+            if self.is_due() {
+                self.flush(stop.clone());
+            } else {
+                self.last_committed = None;
+            }
+        }
+        self.subscription.ack_up_to(last_tag).await
+    }
+
     /// The connection broke: the broker delivers what is not acknowledged again. A commit under way
-    /// is waited for, so that no two sessions of this worker are ever at work.
-    async fn lost(mut self, error: BrokerError) -> Result<End> {
-        let unsettled = self.wind_up().await? + self.gathered.len() as u64;
+    /// is waited for, so that no two sessions of this worker are ever at work, unless a stop takes too long.
+    async fn lost(mut self, error: BrokerError, stop: &mut Stop) -> Result<End> {
+        self.worker.health.broker(Err(error.to_string()));
+        self.subscription.close().await;
+        counter!(telemetry::REQUEUED).increment(self.gathered.len() as u64);
+        let stopping = self.stop_limit.take();
+        let has_to_end = stopping.is_some();
+        let unsettled = tokio::select! {
+            held = self.wind_up() => held?,
+            () = stop_took_too_long(stopping, stop) => return Ok(End::Stopped),
+        };
         counter!(telemetry::REQUEUED).increment(unsettled);
-        if self.stop_limit.is_some() {
+        if has_to_end {
             return Ok(End::Stopped);
         }
         Ok(End::Lost {
@@ -441,6 +449,17 @@ async fn finished(limit: &mut Option<Pin<Box<Sleep>>>) {
     match limit {
         Some(limit) => limit.await,
         None => std::future::pending().await,
+    }
+}
+
+/// Of a stop that is under way or will be requested.
+async fn stop_took_too_long(limit: Option<Pin<Box<Sleep>>>, stop: &mut Stop) {
+    match limit {
+        Some(limit) => limit.await,
+        None => {
+            stop.requested().await;
+            tokio::time::sleep(STOP_MAX).await;
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use paxflow::sandbox::Shutdown;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use super::harness::{BACK_WITHIN, Rig, STOP_WITHIN, seeds, small_batches};
+use super::harness::{BACK_WITHIN, Rig, STOP_WITHIN, in_lanes, seeds, small_batches};
 use super::proxy::Cut;
-use super::wire::{ACK, CANCEL, COMMIT, CONSUME_ANSWERED, DEADLY, DELIVER};
+use super::wire::{ACK, BEGIN, CANCEL, COMMIT, CONSUME_ANSWERED, DEADLY, DELIVER};
 use crate::process::{Place, Worker, until};
 
 /// Evaluates an expression in the private broker, as its operator would.
@@ -218,6 +218,53 @@ async fn a_broker_that_takes_its_time_keeps_its_session() {
         let sessions = worker.metric("paxflow_broker_sessions_total").await;
         assert_eq!(sessions, 1.0, "{}", worker.log());
         worker.stop().await;
+        rig.finish().await;
+    }
+}
+
+/// The broker would give it deliveries that nobody reads.
+#[test]
+fn a_consumer_whose_answer_comes_too_late_does_not_stay() {
+    // The consumer of the start, and one with a wider prefetch.
+    let consumers = [0, 4];
+    let run = async |(before, seed)| {
+        let mut rig = Rig::new(seed).await;
+        let line = rig.line().await;
+        let trap = line.broker.trap(CONSUME_ANSWERED, before);
+        let worker = Worker::start(line.command()).await;
+        rig.publish(300).await;
+        let late = trap.sprung_by(|| worker.log()).await;
+        until("it is waited for no longer", async || {
+            worker.log().contains("no answer").then_some(())
+        })
+        .await;
+        late.pass();
+        rig.place.drained().await;
+        until("one consumer is left", async || {
+            let state = rig.place.waiting(&rig.place.topology.queue).await;
+            (state.consumers == 1).then_some(())
+        })
+        .await;
+        worker.stop().await;
+        rig.finish().await;
+    };
+    in_lanes(consumers.into_iter().zip(seeds(2)), run);
+}
+
+#[tokio::test]
+async fn a_stop_ends_in_time_where_the_broker_is_gone_and_the_database_hangs() {
+    for seed in seeds(1) {
+        let mut rig = Rig::new(seed).await;
+        let line = rig.line().await;
+        let mut worker = line.worker().await;
+        let held = rig.halted_at(line.database.trap(BEGIN, 0), &worker).await;
+        line.broker.cut(Cut::Reset);
+        let reason = worker.unready().await;
+        assert!(reason.starts_with("broker: "), "{reason}");
+        worker.signal("TERM");
+        let status = worker.exit_within(STOP_WITHIN).await;
+        assert!(status.success(), "{}", worker.log());
+        drop(held);
         rig.finish().await;
     }
 }

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::harness::{Line, STOP_WITHIN, small_batches};
 use super::proxy::Cut;
+use super::wire::CANCEL;
 use crate::events::booking;
 use crate::process::{Place, Worker, generated, place, until};
 use crate::support::{Database, execute};
@@ -104,6 +105,24 @@ async fn a_connection_that_breaks_is_told_from_a_verdict() {
     assert_eq!(worker.metric("paxflow_acks_lost_total").await, 11.0);
     let requeued = worker.metric("paxflow_deliveries_requeued_total").await;
     assert_eq!(requeued, 10.0);
+    worker.stop().await;
+}
+
+/// The broker hears nothing more of what it was told already.
+#[tokio::test]
+async fn an_acknowledgement_before_the_break_is_not_lost() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let line = Line::to(&place).await;
+    // It asks for more than it has in hand, all of which is settled.
+    let trap = line.broker.trap(CANCEL, 0);
+    let worker = line.worker().await;
+    place.publish(&bookings(0..60)).await;
+    let asked = trap.sprung_by(|| worker.log()).await;
+    asked.cut_before(Cut::Reset);
+    assert_all_are_stored(&place).await;
+    assert_eq!(worker.metric("paxflow_acks_lost_total").await, 0.0);
     worker.stop().await;
 }
 
