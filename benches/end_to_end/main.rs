@@ -218,6 +218,9 @@ async fn main() -> Result<()> {
     });
     let path = target().join(name);
     report.write(&path, &about)?;
+    if arguments.quick {
+        println!("A smoke test: it is too short for its verdicts to count.");
+    }
     println!(
         "{} figures miss what they must reach; {elapsed:.0} s; written to {}",
         report.missed(),

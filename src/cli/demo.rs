@@ -343,13 +343,16 @@ fn quarantined_table(set_aside: &[SetAside]) -> Table {
 
 /// How to reach what is left running. The password is made for this run and ends with it.
 fn how_to_reach(config: &Config) -> Result<String> {
+    let paxflow = std::env::current_exe().context("cannot tell where this program is")?;
+    let paxflow = paxflow.display();
     Ok(format!(
         "\nStill running; in another terminal:
   export DATABASE_URL={}
   export AMQP_URL={}
   psql $DATABASE_URL -c 'SELECT * FROM market_data LIMIT 5'
-  paxflow generate --events 1000 --seed 2 | paxflow publish -
-  paxflow status
+  {paxflow} generate --events 1000 --seed 2 | {paxflow} publish -
+  {paxflow} quarantine list    # what a world of another seed says otherwise of the same bookings
+  {paxflow} status
 Ctrl-C stops it all and removes the data.",
         config.database_url()?.expose(),
         config.amqp_url()?.expose()

@@ -53,11 +53,11 @@ pub(super) async fn run(arguments: &Arguments, dir: &Path, config: &Config) -> R
         }
         bodies = [change.up, change.down];
     }
-    let directions = [("up", "applies"), ("down", "takes back")];
+    let directions = [("up", "applies it"), ("down", "takes it back")];
     for ((direction, purpose), body) in directions.into_iter().zip(bodies) {
         let path = dir.join(format!("{version:04}_{name}.{direction}.sql"));
         let header = format!(
-            "-- Revision {version}: {}\n-- Created {}. This file {purpose} it, in one transaction.\n\n",
+            "-- Revision {version}: {}\n-- Created {}. This file {purpose}, in one transaction.\n\n",
             arguments.message,
             Utc::now().format("%Y-%m-%d")
         );

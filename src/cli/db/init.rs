@@ -47,7 +47,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     let mut connection = db::connect(&options).await?;
     let counts = add_sample(&mut connection, config.batch_max).await?;
     say!(
-        "sample world: {} events, {} applied, {} there before",
+        "sample world: {} events, {} applied, {} without effect: they came twice, or with an older version",
         counts.total(),
         counts.applied,
         counts.total() - counts.applied
