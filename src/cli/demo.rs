@@ -5,13 +5,15 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use chrono::Utc;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 use sqlx::FromRow;
 use sqlx::postgres::{PgConnection, PgPool};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::publish::Sender;
 use super::verify::summary;
@@ -92,9 +94,10 @@ pub(super) async fn run(arguments: &Arguments, mut config: Config) -> Result<Exi
         config.amqp_url = Some(Secret::new(sandbox.amqp_url()));
         private = Some(sandbox);
     }
+    let mut interrupts = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
     let exact = tokio::select! {
-        exact = show(arguments, &config) => exact,
-        () = interrupted() => Ok(true),
+        shown = show(arguments, &config) => kept(arguments, &config, shown, &mut interrupts).await,
+        _ = interrupts.recv() => Ok(true),
     };
     if let Some(sandbox) = private {
         sandbox.stop().await?;
@@ -107,14 +110,41 @@ pub(super) async fn run(arguments: &Arguments, mut config: Config) -> Result<Exi
     })
 }
 
-async fn interrupted() {
-    match signal(SignalKind::interrupt()) {
-        Ok(mut interrupt) => drop(interrupt.recv().await),
-        Err(_) => std::future::pending().await,
+/// The worker of the demo, once it has done its work.
+struct Running {
+    worker: JoinHandle<Result<()>>,
+    request: watch::Sender<bool>,
+    pool: PgPool,
+    /// Whether what it made is exact.
+    exact: bool,
+}
+
+impl Running {
+    /// Stops it, while its servers still run.
+    async fn stop(self) -> Result<bool> {
+        self.request.send_replace(true);
+        self.worker.await.context("the worker failed")??;
+        self.pool.close().await;
+        Ok(self.exact)
     }
 }
 
-async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
+/// Leaves the worker running until Ctrl-C, if that is asked for.
+async fn kept(
+    arguments: &Arguments,
+    config: &Config,
+    shown: Result<Running>,
+    interrupts: &mut Signal,
+) -> Result<bool> {
+    let running = shown?;
+    if arguments.keep {
+        arguments.tell(how_to_reach(config)?);
+        interrupts.recv().await;
+    }
+    running.stop().await
+}
+
+async fn show(arguments: &Arguments, config: &Config) -> Result<Running> {
     let options = db::options(config.direct_url()?, "demo")?;
     let revision = db::revisions::latest(&db::migrate::MIGRATOR);
     arguments.tell(format_args!(
@@ -145,7 +175,10 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
     let mut running = tokio::spawn(async move { worker::run(&worker, stop).await });
     let verdicts = tokio::select! {
         drained = drained(&pool, &worker_id, events) => drained?,
-        ended = &mut running => return ended.context("the worker failed")?.map(|()| false),
+        ended = &mut running => {
+            ended.context("the worker failed")??;
+            bail!("the worker stopped before it was told to");
+        }
     };
     let seconds = started.elapsed().as_secs_f64();
     let mut connection = db::connect(&options).await?;
@@ -156,14 +189,12 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<bool> {
     } else {
         arguments.tell(&shown);
     }
-    if arguments.keep {
-        arguments.tell(how_to_reach(config)?);
-        std::future::pending::<()>().await;
-    }
-    request.send_replace(true);
-    running.await.context("the worker failed")??;
-    pool.close().await;
-    Ok(shown.exact)
+    Ok(Running {
+        worker: running,
+        request,
+        pool,
+        exact: shown.exact,
+    })
 }
 
 /// Sends the sample world through the broker; returns how many events it has.

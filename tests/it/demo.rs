@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{ChildStdout, Command};
 
 use crate::process::{place, ran, until};
+use crate::running::signal;
 use crate::support::Database;
 
 /// The demo with private servers, whose data go below `directory`.
@@ -97,16 +98,40 @@ async fn the_demo_as_json_is_one_document_with_the_verdict() {
     assert!(shown["seconds"].as_f64().unwrap() > 0.0);
 }
 
+/// Reads what the demo prints, up to a line that says so.
+async fn read_to(lines: &mut Lines<BufReader<ChildStdout>>, what: &str) {
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains(what) {
+            return;
+        }
+    }
+    panic!("the demo ended before it said: {what}");
+}
+
+#[tokio::test]
+async fn a_demo_that_is_kept_ends_in_good_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = demo(&directory);
+    let mut demo = command.arg("--keep").spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    read_to(&mut lines, "Ctrl-C stops it all").await;
+    signal(demo.id().unwrap(), "INT");
+    read_to(&mut lines, "The private servers are stopped").await;
+    let ended = demo.wait_with_output().await.unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    // The worker was stopped before its servers.
+    let log = String::from_utf8_lossy(&ended.stderr);
+    assert_says(&log, &["stopping"]);
+    assert!(!log.contains("waiting for"), "{log}");
+    assert_eq!(left_of(&directory), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_killed_demo_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mut demo = demo(&directory).spawn().unwrap();
     let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
-    while let Some(line) = lines.next_line().await.unwrap() {
-        if line.contains("both answer") {
-            break;
-        }
-    }
+    read_to(&mut lines, "both answer").await;
     // Two directories, two keepers, two servers at the least.
     assert!(left_of(&directory).len() >= 6, "the servers run");
     demo.kill().await.unwrap();
