@@ -39,6 +39,10 @@ pub struct Preview {
     pub passing: Vec<i64>,
     /// Messages that would still break a rule.
     pub rejected: Vec<StillRejected>,
+    /// Messages that were replayed before: nothing would become of them.
+    pub replayed_before: Vec<i64>,
+    /// Numbers of no message.
+    pub unknown: Vec<i64>,
     /// Those that would pass, by verdict.
     pub verdicts: VerdictCounts,
     /// Cells of MarketData that would change.
@@ -204,8 +208,12 @@ async fn pass(
 /// # Errors
 /// What the database says, unless a row itself is refused.
 pub async fn preview(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<Preview> {
-    let mut messages = fetch(connection, ids).await?;
-    messages.retain(|message| message.state != "replayed");
+    let found = fetch(connection, ids).await?;
+    let is_unknown = |id: &&i64| found.iter().all(|message| message.id != **id);
+    let unknown: Vec<i64> = ids.iter().filter(is_unknown).copied().collect();
+    let (before, mut messages): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|message| message.state == "replayed");
     let mut tries = 1;
     let mut refused = Vec::new();
     loop {
@@ -213,6 +221,8 @@ pub async fn preview(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result
             Ok(mut preview) => {
                 preview.rejected.extend(refused);
                 preview.rejected.sort_by_key(|message| message.id);
+                preview.replayed_before = before.iter().map(|message| message.id).collect();
+                preview.unknown = unknown;
                 return Ok(preview);
             }
             Err(error) => error,
@@ -292,6 +302,7 @@ async fn try_preview(
         rejected,
         verdicts: effect.counts,
         cells: changes(before, after),
+        ..Preview::default()
     })
 }
 

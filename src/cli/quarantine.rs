@@ -248,7 +248,13 @@ fn print(shown: &Shown) -> std::io::Result<()> {
         ("message id", text(&shown.message_id)),
         ("headers", shown.headers.clone()),
         ("body", format!("{} bytes", shown.body_bytes)),
-        ("received", format!("{} times", shown.times_received)),
+        (
+            "received",
+            match shown.times_received {
+                1 => "once".to_owned(),
+                times => format!("{times} times"),
+            },
+        ),
         ("  first", seconds(shown.first_received_at)),
         ("  last", seconds(shown.last_received_at)),
     ] {
@@ -379,7 +385,7 @@ async fn dry_run_of(connection: &mut PgConnection, ids: &[i64], json: bool) -> R
     let preview = apply::preview(connection, looked_at)
         .await
         .context("cannot try the replay")?;
-    let left_out = ids.len() - preview.passing.len() - preview.rejected.len();
+    let left_out = ids.len() - looked_at.len();
     if json {
         let mut value = serde_json::to_value(&preview)?;
         value["left_out"] = json!(left_out);
@@ -387,12 +393,17 @@ async fn dry_run_of(connection: &mut PgConnection, ids: &[i64], json: bool) -> R
     } else {
         print_preview(&preview, left_out)?;
     }
-    Ok(exit_code(preview.rejected.is_empty()))
+    Ok(exit_code(
+        preview.rejected.is_empty() && preview.unknown.is_empty(),
+    ))
 }
 
 fn print_preview(preview: &Preview, left_out: usize) -> std::io::Result<()> {
     for message in preview.rejected.iter().take(SHOWN_MAX) {
         say!("{} would stay: {}", message.id, message.rejected);
+    }
+    for id in &preview.unknown {
+        say!("{}", no_such(*id));
     }
     if !preview.cells.is_empty() {
         say!("{}", cells_table(&preview.cells));
@@ -402,20 +413,19 @@ fn print_preview(preview: &Preview, left_out: usize) -> std::io::Result<()> {
         say!("and {more} more cells: --json lists them all");
     }
     if left_out > 0 {
-        say!(
-            "{left_out} left out: unknown, replayed before, or beyond the {DRY_RUN_MAX} that a dry run takes"
-        );
+        say!("{left_out} left out: a dry run takes {DRY_RUN_MAX}");
     }
     let counts = preview.verdicts;
     say!(
         "dry run, nothing has changed: {} would pass ({} applied, {} duplicate, {} stale, {} folded), \
-         {} would still be rejected, {} cells would change",
+         {} would still be rejected, {} replayed before, {} cells would change",
         preview.passing.len(),
         counts.applied,
         counts.duplicate,
         counts.stale,
         counts.folded,
         preview.rejected.len(),
+        preview.replayed_before.len(),
         preview.cells.len()
     );
     Ok(())

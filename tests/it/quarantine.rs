@@ -150,6 +150,9 @@ async fn replaying_twice_changes_nothing_twice() {
     assert_eq!((code, &again["replayed_before"]), (0, &json!([1, 2, 3])));
     let (code, again) = as_json(&place, &["replay", "999"]).await;
     assert_eq!((code, &again["unknown"]), (1, &json!([999])));
+    let (code, again) = as_json(&place, &["replay", "1", "999", "--dry-run"]).await;
+    assert_eq!((code, &again["replayed_before"]), (1, &json!([1])));
+    assert_eq!(again["unknown"], json!([999]));
     assert_same_rows(&table_rows(&mut applier.connection).await, &rows);
     assert_eq!(progress(&place).await, "10 | 7 | 0 | 0 | 3 | 3\n");
 }
