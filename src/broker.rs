@@ -89,6 +89,10 @@ impl From<lapin::Error> for BrokerError {
             ErrorKind::InvalidProtocolVersion(_) | ErrorKind::AuthProviderError(_) => {
                 Self::Refused(error.to_string())
             }
+            // Asked of a connection that has broken meanwhile.
+            ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_) => {
+                Self::Lost("the connection to the broker is lost".to_owned())
+            }
             _ => Self::Lost(error.to_string()),
         }
     }
@@ -565,12 +569,12 @@ impl Publisher {
 }
 
 impl Unconfirmed {
-    /// Waits until the broker has the message on its disk.
+    /// Waits until the broker has the message on its disk. May be dropped before it is done, and asked again.
     ///
     /// # Errors
     /// If it refuses or cannot route it, or the connection is lost.
-    pub async fn confirmed(self) -> Result<(), BrokerError> {
-        match self.0.await? {
+    pub async fn confirmed(&mut self) -> Result<(), BrokerError> {
+        match (&mut self.0).await? {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(_)) => Err(BrokerError::Refused(
                 "the exchange has no queue for the event".to_owned(),

@@ -1,5 +1,6 @@
 //! Boot and dispatch.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,7 +11,7 @@ fn main() -> ExitCode {
     match cli::dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("paxflow: {error:#}");
+            writeln!(std::io::stderr(), "paxflow: {error:#}").ok();
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,6 @@
 //! `paxflow completions` and `paxflow man`, from the same definitions as `--help`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,12 +23,10 @@ pub(super) struct Man {
 }
 
 pub(super) fn completions(arguments: &Completions) -> Result<ExitCode> {
-    clap_complete::generate(
-        arguments.shell,
-        &mut Cli::command(),
-        "paxflow",
-        &mut std::io::stdout(),
-    );
+    // Straight to stdout it would panic where nobody reads.
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "paxflow", &mut script);
+    std::io::stdout().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 

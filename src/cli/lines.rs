@@ -39,7 +39,8 @@ pub(super) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>, name: &str)
             Some(end) => (&buffer[..end], end + 1, true),
             None => (buffer, buffer.len(), false),
         };
-        let room = (BODY_BYTES_MAX + 1).saturating_sub(line.len());
+        // One byte more than an event may have, and one that may be the CR of the line's end.
+        let room = (BODY_BYTES_MAX + 2).saturating_sub(line.len());
         line.extend_from_slice(&part[..part.len().min(room)]);
         input.consume(used);
         if ended {

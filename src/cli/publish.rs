@@ -1,21 +1,24 @@
 //! `paxflow publish`: validate first, then send with confirms.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Seek, stdin};
+use std::io::{BufRead, BufReader, Seek, Write, stderr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::FutureExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::lines;
+use super::{lines, say};
 use crate::broker::{self, BrokerError, Publisher, Topology, Unconfirmed};
 use crate::config::Config;
 use crate::event::{Message, decode};
 
 /// Events on their way before the oldest must be confirmed.
 const UNCONFIRMED_MAX: usize = 2000;
+/// A broker that has confirmed nothing for so long is told of.
+const SILENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -61,24 +64,32 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     })?;
     let mut sender = Sender::new(&publisher, valid, arguments.rate);
     let sent = sender.send_all(&mut inputs).await;
+    if sent.is_err() {
+        // What was confirmed before the connection broke.
+        sender.take_confirmed().ok();
+    }
     let (confirmed, seconds) = (sender.confirmed, sender.seconds());
     drop(sender);
     publisher.close().await;
     sent.with_context(|| {
         format!("{confirmed} of {valid} events are confirmed; publish again, what comes twice counts once")
     })?;
+    ensure!(
+        confirmed == valid,
+        "{valid} events were valid and {confirmed} are published: the input has changed in between; publish it again, what comes twice counts once"
+    );
     if arguments.json {
-        println!(
+        say!(
             "{}",
             json!({ "published": confirmed, "rejected": rejected, "seconds": seconds })
         );
     } else {
-        println!("published {confirmed} events in {seconds:.1} s, {rejected} rejected");
+        say!("published {confirmed} events in {seconds:.1} s, {rejected} rejected");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A file that can be read twice: stdin is kept on disk for that.
+/// Events that can be read twice: what is no file, such as a pipe, is kept on disk for that.
 struct Input {
     name: String,
     spooled: Option<std::fs::File>,
@@ -87,9 +98,11 @@ struct Input {
 impl Input {
     fn new(name: &str) -> Result<Self> {
         let mut spooled = None;
-        if name == "-" {
-            let mut file = tempfile::tempfile().context("cannot keep stdin on disk")?;
-            std::io::copy(&mut stdin().lock(), &mut file).context("cannot read stdin")?;
+        let gives_once = |found: std::fs::Metadata| !found.is_file();
+        if name == "-" || std::fs::metadata(name).is_ok_and(gives_once) {
+            let mut file = tempfile::tempfile().context("cannot keep the input on disk")?;
+            std::io::copy(&mut lines::open(name)?, &mut file)
+                .with_context(|| format!("cannot read {name}"))?;
             spooled = Some(file);
         }
         Ok(Self {
@@ -101,8 +114,8 @@ impl Input {
     fn open(&mut self) -> Result<Box<dyn BufRead>> {
         match &mut self.spooled {
             Some(file) => {
-                file.rewind().context("cannot read stdin again")?;
-                let again = file.try_clone().context("cannot read stdin again")?;
+                file.rewind().context("cannot read the input again")?;
+                let again = file.try_clone().context("cannot read the input again")?;
                 Ok(Box::new(BufReader::new(again)))
             }
             None => lines::open(&self.name),
@@ -118,7 +131,8 @@ impl Input {
                 Ok(_) => valid += 1,
                 Err(finding) => {
                     rejected += 1;
-                    eprintln!("{}:{}: {finding}", self.name, valid + rejected);
+                    let line = valid + rejected;
+                    writeln!(stderr(), "{}:{line}: {finding}", self.name).ok();
                 }
             }
         }
@@ -194,6 +208,7 @@ impl<'a> Sender<'a> {
             let due = self.started + Duration::from_secs_f64(self.sent as f64 / f64::from(rate));
             tokio::time::sleep_until(due.into()).await;
         }
+        self.take_confirmed()?;
         if self.unconfirmed.len() == UNCONFIRMED_MAX {
             self.confirm_oldest().await?;
         }
@@ -203,12 +218,39 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    async fn confirm_oldest(&mut self) -> Result<(), BrokerError> {
-        if let Some(oldest) = self.unconfirmed.pop_front() {
-            oldest.confirmed().await?;
-            self.confirmed += 1;
-            self.progress.set_position(self.confirmed);
+    /// Counts what is confirmed by now.
+    fn take_confirmed(&mut self) -> Result<(), BrokerError> {
+        while let Some(oldest) = self.unconfirmed.front_mut()
+            && let Some(confirmed) = oldest.confirmed().now_or_never()
+        {
+            self.unconfirmed.pop_front();
+            confirmed?;
+            self.count_one();
         }
         Ok(())
+    }
+
+    async fn confirm_oldest(&mut self) -> Result<(), BrokerError> {
+        let Some(mut oldest) = self.unconfirmed.pop_front() else {
+            return Ok(());
+        };
+        let confirmed = tokio::time::timeout(SILENCE, oldest.confirmed()).await;
+        match confirmed {
+            Ok(confirmed) => confirmed?,
+            Err(_) => {
+                let silence = SILENCE.as_secs();
+                let said = "the broker has confirmed nothing for";
+                let why = "it takes nothing while it is short of memory or disk; still waiting";
+                writeln!(stderr(), "paxflow: {said} {silence} s: {why}").ok();
+                oldest.confirmed().await?;
+            }
+        }
+        self.count_one();
+        Ok(())
+    }
+
+    fn count_one(&mut self) {
+        self.confirmed += 1;
+        self.progress.set_position(self.confirmed);
     }
 }

@@ -136,6 +136,7 @@ async fn list(
     limit: u32,
     json: bool,
 ) -> Result<ExitCode> {
+    check_reason(reason)?;
     let rows = "SELECT id, state, reason, path, times_received, first_received_at, last_received_at
                 FROM quarantined_events
                 WHERE (state = 'open' OR $1) AND reason = coalesce($2, reason)
@@ -286,6 +287,15 @@ fn no_such(id: i64) -> String {
     format!("no message {id} is set aside: paxflow quarantine list --all names them")
 }
 
+fn check_reason(reason: Option<&str>) -> Result<()> {
+    match reason {
+        Some(reason) if Reason::from_code(reason).is_none() => {
+            bail!("{reason} is no reason code: paxflow quarantine list shows those there are")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The messages to replay, oldest first; each once.
 async fn selected(
     connection: &mut PgConnection,
@@ -298,11 +308,7 @@ async fn selected(
         ids.dedup();
         return Ok(ids);
     }
-    if let Some(reason) = reason
-        && Reason::from_code(reason).is_none()
-    {
-        bail!("{reason} is no reason code: paxflow quarantine list shows those there are");
-    }
+    check_reason(reason)?;
     let open = "SELECT id FROM quarantined_events WHERE state = 'open' AND reason = coalesce($1, reason) ORDER BY id";
     sqlx::query_scalar(open)
         .bind(reason)

@@ -1,5 +1,6 @@
 //! `paxflow verify`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -48,7 +49,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         show(&report, repaired).ok();
     }
     if let Err(error) = audit::record(&mut connection, &report, repaired).await {
-        eprintln!("paxflow: the result could not be recorded: {error}");
+        let problem = format_args!("the result could not be recorded: {error}");
+        writeln!(std::io::stderr(), "paxflow: {problem}").ok();
     }
     Ok(if report.is_exact() {
         ExitCode::SUCCESS

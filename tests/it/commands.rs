@@ -2,11 +2,11 @@
 
 use std::io::Write;
 use std::process::Output;
-use std::time::{Duration, Instant};
 
 use paxflow::config::SETTINGS;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
 use crate::canary;
 use crate::events::{booking, flight};
@@ -31,12 +31,12 @@ const COMMANDS: [&str; 13] = [
     "man",
 ];
 
-fn line(event: &Value) -> Vec<u8> {
+pub fn line(event: &Value) -> Vec<u8> {
     [&serde_json::to_vec(event).unwrap()[..], b"\n"].concat()
 }
 
 /// Three lines; the second breaks a rule.
-fn mixed() -> Vec<u8> {
+pub fn mixed() -> Vec<u8> {
     let bad = booking(json!({ "booking_id": "B2", "cabin": "Z" }));
     [
         line(&flight(json!({}))),
@@ -46,18 +46,18 @@ fn mixed() -> Vec<u8> {
     .concat()
 }
 
-fn file(contents: &[u8], suffix: &str) -> tempfile::NamedTempFile {
+pub fn file(contents: &[u8], suffix: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(suffix).tempfile().unwrap();
     file.write_all(contents).unwrap();
     file
 }
 
-fn path(file: &tempfile::NamedTempFile) -> &str {
+pub fn path(file: &tempfile::NamedTempFile) -> &str {
     file.path().to_str().unwrap()
 }
 
 /// A failure is one line on stderr that begins with the program's name.
-fn assert_one_line(stderr: &str) {
+pub fn assert_one_line(stderr: &str) {
     assert!(
         stderr.starts_with("paxflow: ") && stderr.trim_end().lines().count() == 1,
         "{stderr}"
@@ -113,88 +113,6 @@ async fn check_reads_stdin_gzip_and_many_files() {
     assert!(err.contains("/no/such/file"), "{err}");
 }
 
-async fn waiting(place: &Place) -> u32 {
-    place.waiting(&place.topology.queue).await.ready
-}
-
-#[tokio::test]
-async fn publish_sends_nothing_of_a_file_with_a_bad_line_unless_told_to_skip_it() {
-    let database = Database::new().await;
-    let place = place(&database);
-    place.declare().await;
-    let events = file(&mixed(), ".ndjson");
-    let (code, _, err) = ran(place.paxflow(&["publish", path(&events)])).await;
-    assert_eq!(code, 1);
-    assert!(
-        err.contains(&format!("{}:2: $.data.cabin: unknown_value", path(&events))),
-        "{err}"
-    );
-    assert!(
-        err.contains("nothing was published") && err.contains("--skip-invalid"),
-        "{err}"
-    );
-    assert_eq!(waiting(&place).await, 0);
-
-    let (code, out, _) = ran(place.paxflow(&["publish", "--skip-invalid", path(&events)])).await;
-    assert_eq!(code, 0);
-    assert!(
-        out.starts_with("published 2 events") && out.contains("1 rejected"),
-        "{out}"
-    );
-    assert_eq!(waiting(&place).await, 2);
-
-    let (code, out, _) = fed(
-        place.paxflow(&["publish", "--skip-invalid", "--json", "-"]),
-        &mixed(),
-    )
-    .await;
-    let result: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(
-        (code, &result["published"], &result["rejected"]),
-        (0, &json!(2), &json!(1))
-    );
-    assert_eq!(waiting(&place).await, 4);
-}
-
-#[tokio::test]
-async fn publish_keeps_to_its_rate() {
-    let database = Database::new().await;
-    let place = place(&database);
-    let events: Vec<_> = (0..40)
-        .flat_map(|number| line(&flight(json!({ "flight_id": format!("F{number}") }))))
-        .collect();
-    let started = Instant::now();
-    let (code, _, err) = fed(place.paxflow(&["publish", "--rate", "40", "-"]), &events).await;
-    assert_eq!(code, 0, "{err}");
-    // The last of 40 is due 39/40 s after the first.
-    assert!(
-        started.elapsed() > Duration::from_millis(950),
-        "{:?}",
-        started.elapsed()
-    );
-    let (code, _, err) = ran(place.paxflow(&["publish", "--rate", "0", "-"])).await;
-    assert!(code != 0 && err.contains("--rate"), "{err}");
-}
-
-#[tokio::test]
-async fn publish_without_a_broker_says_where_it_looked() {
-    let events = line(&flight(json!({})));
-    let mut command = paxflow(&["publish", "-"]);
-    command.env("AMQP_URL", "amqp://paxflow:canary-secret@127.0.0.1:1/%2f");
-    let (code, _, err) = fed(command, &events).await;
-    assert_eq!(code, 1);
-    assert_one_line(&err);
-    assert!(
-        err.contains("127.0.0.1:1") && err.contains("AMQP_URL") && !err.contains("canary"),
-        "{err}"
-    );
-
-    let (code, _, err) = fed(paxflow(&["publish", "-"]), &events).await;
-    assert_eq!(code, 1);
-    assert_one_line(&err);
-    assert!(err.contains("AMQP_URL is not set"), "{err}");
-}
-
 #[tokio::test]
 async fn generate_gives_the_same_bytes_for_the_same_arguments() {
     let arguments = [
@@ -223,8 +141,7 @@ async fn generate_gives_the_same_bytes_for_the_same_arguments() {
 }
 
 /// Runs a command and reads no more than its first line.
-async fn first_line_of(arguments: &[&str]) -> Output {
-    let mut command = paxflow(arguments);
+async fn first_line_of(mut command: Command) -> Output {
     let mut child = command.spawn().unwrap();
     let mut first = String::new();
     let mut reader = BufReader::with_capacity(64, child.stdout.take().unwrap());
@@ -237,7 +154,7 @@ async fn first_line_of(arguments: &[&str]) -> Output {
 
 #[tokio::test]
 async fn generate_ends_well_when_its_reader_has_had_enough() {
-    let output = first_line_of(&["generate", "--events", "1000000", "--seed", "5"]).await;
+    let output = first_line_of(paxflow(&["generate", "--events", "1000000", "--seed", "5"])).await;
     assert!(
         output.status.success() && output.stderr.is_empty(),
         "{output:?}"
@@ -246,7 +163,18 @@ async fn generate_ends_well_when_its_reader_has_had_enough() {
 
 #[tokio::test]
 async fn schema_ends_quietly_when_its_reader_has_had_enough() {
-    let output = first_line_of(&["schema", "asyncapi"]).await;
+    let output = first_line_of(paxflow(&["schema", "asyncapi"])).await;
+    assert_eq!(output.status.code(), Some(141), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[tokio::test]
+async fn completions_end_quietly_when_nobody_reads_them() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = paxflow(&["completions", "bash"]);
+    let child = command.stdout(writer).spawn().unwrap();
+    let output = child.wait_with_output().await.unwrap();
     assert_eq!(output.status.code(), Some(141), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
 }

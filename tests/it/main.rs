@@ -27,6 +27,7 @@ mod pgbouncer;
 mod planted;
 mod pool;
 mod process;
+mod publish;
 mod quarantine;
 mod races;
 mod raw;

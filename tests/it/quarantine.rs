@@ -117,6 +117,11 @@ async fn list_and_show_keep_the_body_and_raw_gives_it_back_byte_for_byte() {
     assert!(raw.status.success());
     assert_eq!(raw.stdout, body);
 
+    let (code, err) = said(&place, &["list", "--reason", "nonsense"]).await;
+    assert!(
+        code == 1 && err.starts_with("paxflow: nonsense is no reason code"),
+        "{err}"
+    );
     let (code, err) = said(&place, &["show", "999"]).await;
     assert!(
         code == 1 && err.starts_with("paxflow: no message 999 "),

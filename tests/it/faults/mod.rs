@@ -15,5 +15,5 @@ mod hands;
 pub mod harness;
 mod invariants;
 mod process;
-mod proxy;
+pub mod proxy;
 mod wire;

@@ -1,0 +1,219 @@
+//! `paxflow publish`: what reaches the broker, and what it says of it.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use paxflow::event::BODY_BYTES_MAX;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::commands::{assert_one_line, file, line, mixed, path};
+use crate::events::flight;
+use crate::faults::harness::Line;
+use crate::faults::proxy::Cut;
+use crate::process::{Place, fed, paxflow, place, ran, until};
+use crate::running::Running;
+use crate::support::Database;
+
+/// So many flights, a line each.
+fn flights(count: usize) -> Vec<u8> {
+    let one = |number| line(&flight(json!({ "flight_id": format!("F{number}") })));
+    (0..count).flat_map(one).collect()
+}
+
+async fn waiting(place: &Place) -> u32 {
+    place.waiting(&place.topology.queue).await.ready
+}
+
+#[tokio::test]
+async fn publish_sends_nothing_of_a_file_with_a_bad_line_unless_told_to_skip_it() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let events = file(&mixed(), ".ndjson");
+    let (code, _, err) = ran(place.paxflow(&["publish", path(&events)])).await;
+    assert_eq!(code, 1);
+    assert!(
+        err.contains(&format!("{}:2: $.data.cabin: unknown_value", path(&events))),
+        "{err}"
+    );
+    assert!(
+        err.contains("nothing was published") && err.contains("--skip-invalid"),
+        "{err}"
+    );
+    assert_eq!(waiting(&place).await, 0);
+
+    let (code, out, _) = ran(place.paxflow(&["publish", "--skip-invalid", path(&events)])).await;
+    assert_eq!(code, 0);
+    assert!(
+        out.starts_with("published 2 events") && out.contains("1 rejected"),
+        "{out}"
+    );
+    assert_eq!(waiting(&place).await, 2);
+
+    let (code, out, _) = fed(
+        place.paxflow(&["publish", "--skip-invalid", "--json", "-"]),
+        &mixed(),
+    )
+    .await;
+    let result: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &result["published"], &result["rejected"]),
+        (0, &json!(2), &json!(1))
+    );
+    assert_eq!(waiting(&place).await, 4);
+}
+
+#[tokio::test]
+async fn publish_keeps_to_its_rate() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let events = flights(40);
+    let started = Instant::now();
+    let (code, _, err) = fed(place.paxflow(&["publish", "--rate", "40", "-"]), &events).await;
+    assert_eq!(code, 0, "{err}");
+    // The last of 40 is due 39/40 s after the first.
+    assert!(
+        started.elapsed() > Duration::from_millis(950),
+        "{:?}",
+        started.elapsed()
+    );
+    let (code, _, err) = ran(place.paxflow(&["publish", "--rate", "0", "-"])).await;
+    assert!(code != 0 && err.contains("--rate"), "{err}");
+}
+
+#[tokio::test]
+async fn publish_without_a_broker_says_where_it_looked() {
+    let events = line(&flight(json!({})));
+    let mut command = paxflow(&["publish", "-"]);
+    command.env("AMQP_URL", "amqp://paxflow:canary-secret@127.0.0.1:1/%2f");
+    let (code, _, err) = fed(command, &events).await;
+    assert_eq!(code, 1);
+    assert_one_line(&err);
+    assert!(
+        err.contains("127.0.0.1:1") && err.contains("AMQP_URL") && !err.contains("canary"),
+        "{err}"
+    );
+
+    let (code, _, err) = fed(paxflow(&["publish", "-"]), &events).await;
+    assert_eq!(code, 1);
+    assert_one_line(&err);
+    assert!(err.contains("AMQP_URL is not set"), "{err}");
+}
+
+#[tokio::test]
+async fn a_pipe_is_published_although_it_can_be_read_but_once() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let (code, out, err) = fed(place.paxflow(&["publish", "/dev/stdin"]), &flights(30)).await;
+    assert!(
+        code == 0 && out.starts_with("published 30 events"),
+        "{out}{err}"
+    );
+    assert_eq!(waiting(&place).await, 30);
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_published_is_told_of() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    // More than is read at once.
+    let mut events = file(&flights(4_000), ".ndjson");
+    let publish = place.paxflow(&["publish", "--rate", "4000", path(&events)]);
+    let publishing = Running::start(publish);
+    until("some of it is published", async || {
+        (waiting(&place).await > 0).then_some(())
+    })
+    .await;
+    events.as_file_mut().set_len(1 << 20).unwrap();
+    let (code, out, err) = publishing.ended().await;
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert_one_line(&err);
+    assert!(err.contains("4000 events were valid and "), "{err}");
+}
+
+#[tokio::test]
+async fn what_was_confirmed_before_the_connection_broke_counts() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let line = Line::to(&place).await;
+    let events = file(&flights(400), ".ndjson");
+    let publish = line
+        .place
+        .paxflow(&["publish", "--rate", "100", path(&events)]);
+    let publishing = Running::start(publish);
+    until("some of it is published", async || {
+        (waiting(&place).await >= 100).then_some(())
+    })
+    .await;
+    line.broker.cut(Cut::Reset);
+    let (code, _, err) = publishing.ended().await;
+    assert_eq!(code, 1, "{err}");
+    assert_one_line(&err);
+    assert!(!err.contains("invalid"), "{err}");
+    let confirmed: u32 = err.split(' ').nth(1).unwrap().parse().unwrap();
+    let waiting = waiting(&place).await;
+    assert!((90..=waiting).contains(&confirmed), "{waiting} wait: {err}");
+}
+
+#[tokio::test]
+async fn a_broker_that_confirms_nothing_is_told_of_and_waited_for() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let line = Line::to(&place).await;
+    let events = file(&flights(100), ".ndjson");
+    let mut publish = line
+        .place
+        .paxflow(&["publish", "--rate", "100", path(&events)]);
+    publish.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut publishing = publish.spawn().unwrap();
+    let mut said = BufReader::new(publishing.stderr.take().unwrap()).lines();
+    until("some of it is published", async || {
+        (waiting(&place).await > 0).then_some(())
+    })
+    .await;
+    line.broker.freeze(true);
+    let told = said.next_line().await.unwrap().unwrap();
+    assert!(told.contains("confirmed nothing for 10 s"), "{told}");
+    line.broker.freeze(false);
+    assert_eq!(said.next_line().await.unwrap(), None);
+    let ended = publishing.wait_with_output().await.unwrap();
+    let out = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{out}");
+    assert!(out.starts_with("published 100 events"), "{out}");
+}
+
+#[tokio::test]
+async fn nobody_needs_to_read_what_it_says() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let events = file(&mixed(), ".ndjson");
+    let mut publish = place.paxflow(&["publish", "--skip-invalid", path(&events)]);
+    publish.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = publish.spawn().unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().await.unwrap().code(), Some(141));
+    assert_eq!(waiting(&place).await, 2);
+}
+
+#[test]
+fn the_end_of_a_line_is_not_looked_for_within_it() {
+    let mut body = line(&flight(json!({})));
+    body.pop();
+    body.resize(BODY_BYTES_MAX, b' ');
+    let fits = file(&[&body[..], b"\r\n"].concat(), ".ndjson");
+    let longer = file(&[&body[..], b"\rrubbish\n"].concat(), ".ndjson");
+    for (events, said) in [(fits, "1 valid, 0 rejected"), (longer, "body_too_large")] {
+        let checked = std::process::Command::new(env!("CARGO_BIN_EXE_paxflow"))
+            .args(["check", path(&events)])
+            .output()
+            .unwrap();
+        let out = String::from_utf8_lossy(&checked.stdout);
+        assert!(out.contains(said), "{out}");
+    }
+}
