@@ -86,6 +86,9 @@ pub(super) fn read<'a, T: Decode<'a>>(body: &'a [u8], kind: Kind) -> Result<T, R
             Reason::DuplicateKey => "each key must be unique in its object".to_owned(),
             Reason::NestedTooDeep => format!("must not be nested deeper than {NESTING_MAX} levels"),
             _ if error.is_eof() => "must be one JSON value; it ends early".to_owned(),
+            _ if error.to_string().starts_with("number out of range") => {
+                "must hold no number beyond those of 64-bit floats".to_owned()
+            }
             _ => "must be one JSON value".to_owned(),
         };
         // The parser's own words may quote the body; its position cannot.

@@ -46,7 +46,7 @@ codes! {
         TextTooLong = "text_too_long",
         /// A text holds a control character.
         ControlCharacter = "control_character",
-        /// A text holds a zero-width character or one that overrides the writing direction.
+        /// A text holds a zero-width space, a byte order mark or a character that overrides the writing direction.
         InvisibleCharacter = "invisible_character",
         /// A text begins or ends with white space.
         SurroundingSpace = "surrounding_space",

@@ -91,7 +91,7 @@ fn envelope(kinds: &[Kind], data: Value) -> (Map<String, Value>, Vec<&'static st
             "id",
             true,
             EventId::schema(),
-            "Unique among the events of its source; also the message_id.",
+            "Unique among the events of its source; also the message_id, unless it is longer than the 255 bytes that AMQP allows for that.",
         ),
         (
             "source",

@@ -221,7 +221,7 @@ fn check_text(text: &str) -> Verdict {
         if text.contains(is_invisible) {
             return Err((
                 Reason::InvisibleCharacter,
-                "must not hold zero-width characters or overrides of the writing direction",
+                "must not hold a zero-width space, a byte order mark or overrides of the writing direction",
             ));
         }
     }
