@@ -152,6 +152,12 @@ BEGIN
     IF TG_OP = 'UPDATE' AND OLD.iata_code = NEW.iata_code AND OLD.timezone IS NOT DISTINCT FROM NEW.timezone THEN
         RETURN NULL;
     END IF;
+    -- The snapshot of a longer isolation level lacks the flights that others have committed since.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE feature_not_supported USING
+            MESSAGE = 'airports are changed under READ COMMITTED, so that none of their flights is missed',
+            HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED';
+    END IF;
     LOCK TABLE flights IN SHARE ROW EXCLUSIVE MODE;
     IF TG_OP <> 'INSERT' THEN
         UPDATE flights
@@ -243,7 +249,7 @@ CREATE TABLE bookings (
 -- The bookings of a flight. Neither price nor status stands in it: what changes nothing else writes no index (HOT).
 CREATE INDEX bookings_flight ON bookings (flight_id, cabin, currency);
 
-COMMENT ON TABLE bookings IS 'The newest known state of every booking (one passenger on one flight). A row is replaced only by a higher version; a deleted booking stays as a tombstone without data. The only table with personal data.';
+COMMENT ON TABLE bookings IS 'The newest known state of every booking (one passenger on one flight). A row is replaced only by a higher version; a deleted booking stays as a tombstone without data. Holds personal data, as the bodies of quarantined_events may.';
 COMMENT ON COLUMN bookings.booking_id IS 'Opaque key given by the producer.';
 COMMENT ON COLUMN bookings.version IS 'Version of the stored state, given by the producer; grows with every change.';
 COMMENT ON COLUMN bookings.content_hash IS 'XXH3-128 of the contract fields: tells a repeated event from a conflicting one of the same version.';
@@ -390,8 +396,8 @@ COMMENT ON COLUMN market_data.available_seats IS 'Sum over operating flights of 
 COMMENT ON COLUMN market_data.closed_flight_count IS 'Operating flights of known capacity with at least as many active bookings as seats: demand there is censored.';
 COMMENT ON COLUMN market_data.load_factor IS 'booking_count / seat_capacity, four decimals; may exceed 1 and is capped at 99.9999; NULL if seat_capacity is NULL or 0.';
 COMMENT ON COLUMN market_data.is_estimated IS 'True if the capacity of an operating flight is unknown, or the time zone of the origin is.';
-COMMENT ON COLUMN market_data.last_event_at IS 'Newest event time seen by this row: a freshness mark.';
-COMMENT ON COLUMN market_data.updated_at IS 'When this row last changed: a freshness mark.';
+COMMENT ON COLUMN market_data.last_event_at IS 'Newest event time among the flights and bookings that make up this row now: a freshness mark, which goes back when one of them leaves.';
+COMMENT ON COLUMN market_data.updated_at IS 'When the newest of the flights and sums that make up this row now was written: a freshness mark, which goes back when one of them leaves, so not for incremental loads.';
 
 CREATE VIEW market_fares AS
 SELECT f.origin, f.destination, f.data_date, d.cabin, d.currency,
@@ -597,7 +603,7 @@ COMMENT ON COLUMN pending_bookings.currency IS 'ISO 4217 code of its price.';
 COMMENT ON COLUMN pending_bookings.status IS 'confirmed, cancelled, used or no_show.';
 COMMENT ON COLUMN pending_bookings.source IS 'Producer it came from.';
 COMMENT ON COLUMN pending_bookings.last_event_at IS 'Time of the event it came with.';
-COMMENT ON COLUMN pending_bookings.created_at IS 'Since when it waits.';
+COMMENT ON COLUMN pending_bookings.created_at IS 'When the booking was first stored.';
 
 -- What operators need: the events set aside, what every worker has committed, and what verify found.
 

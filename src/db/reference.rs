@@ -26,7 +26,10 @@ pub async fn is_loaded(connection: &mut PgConnection) -> sqlx::Result<bool> {
 
 /// Loads the shipped edition, unless it is there.
 pub(super) async fn load(connection: &mut PgConnection) -> sqlx::Result<()> {
-    let mut transaction = connection.begin().await?;
+    // Whatever the role's default is: airports refuse another level.
+    let mut transaction = connection
+        .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")
+        .await?;
     // Workers that start together take turns; the second finds the work done.
     sqlx::raw_sql("LOCK TABLE reference_data IN SHARE ROW EXCLUSIVE MODE")
         .execute(&mut *transaction)

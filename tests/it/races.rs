@@ -353,6 +353,25 @@ async fn a_time_zone_may_change_while_flights_arrive() {
 }
 
 #[tokio::test]
+async fn a_time_zone_does_not_change_over_an_old_snapshot() {
+    let database = Database::new().await;
+    let mut connection = database.connect().await;
+    execute(
+        &mut connection,
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM flights",
+    )
+    .await;
+    let mut applier = database.applier().await;
+    applier.apply(&[flight(json!({}))]).await;
+    let update = "UPDATE airports SET timezone = 'Pacific/Honolulu' WHERE iata_code = 'NRT'";
+    let refused = sqlx::raw_sql(update).execute(&mut connection).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("READ COMMITTED"), "{refused}");
+    execute(&mut connection, "ROLLBACK").await;
+    assert_exact(&mut connection).await;
+}
+
+#[tokio::test]
 async fn snapshot_consistent() {
     const APPLIERS: usize = 2;
     const READS: usize = 200;
