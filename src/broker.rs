@@ -445,6 +445,8 @@ impl Subscription {
         // Tag 0 means all of them. Where this fails the connection is gone, or goes with this process,
         // and they are back anyway.
         let goodbye = async {
+            // Or they would come to this very consumer once more, and go back from it with the connection.
+            self.end_consumer().await.ok();
             self.channel.basic_nack(0, all).await?;
             // A quorum queue may hear that the channel is gone before it has come to the last acknowledgement, and
             // deliver again what was settled. A question on the same channel is answered after it.

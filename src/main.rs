@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match cli::dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
-            writeln!(std::io::stderr(), "paxflow: {error:#}").ok();
+            writeln!(std::io::stderr(), "paxflow: {}", cli::told(&error)).ok();
             ExitCode::FAILURE
         }
     }

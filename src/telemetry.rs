@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -23,9 +23,9 @@ pub const ACKS_LOST: &str = "paxflow_acks_lost_total";
 pub const BATCHES: &str = "paxflow_batches_committed_total";
 /// Events in a batch.
 pub const BATCH_EVENTS: &str = "paxflow_batch_events";
-/// Seconds from the first statement of a batch to its commit.
+/// Seconds from the first try of a batch to its commit.
 pub const COMMIT_SECONDS: &str = "paxflow_batch_commit_seconds";
-/// Batches that were tried again.
+/// Tries of a batch that failed.
 pub const RETRIES: &str = "paxflow_batch_retries_total";
 /// Connections made to the broker.
 pub const BROKER_SESSIONS: &str = "paxflow_broker_sessions_total";
@@ -44,7 +44,7 @@ pub const VERIFIED_THROUGH: &str = "paxflow_verified_through_timestamp_seconds";
 /// Rows that differed in the newest verification.
 pub const DRIFT_ROWS: &str = "paxflow_drift_rows";
 
-/// A few thousand batches at most.
+/// How often what was recorded is summed up: a few thousand batches at most.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts logging to stderr.
@@ -90,6 +90,7 @@ pub fn start_metrics() -> Result<PrometheusHandle> {
         .install_recorder()
         .context("metrics are recorded already")?;
     describe();
+    begin_at_zero();
     tokio::spawn(keep_house(handle.clone()));
     Ok(handle)
 }
@@ -171,4 +172,19 @@ fn describe() {
         Unit::Count,
         "Rows of MarketData that differed in the newest verification; 0 is exact"
     );
+}
+
+/// Who watches for the first of something rare has to see that there was none.
+fn begin_at_zero() {
+    for counter in [
+        RECEIVED,
+        REQUEUED,
+        ACKS_LOST,
+        BATCHES,
+        RETRIES,
+        BROKER_SESSIONS,
+        UNREADABLE,
+    ] {
+        counter!(counter).increment(0);
+    }
 }

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::apply;
 use crate::backoff::Backoff;
-use crate::batch::Delivery;
+use crate::batch::{Delivery, VerdictCounts};
 use crate::broker::{BrokerError, DELIVERY_LIMIT, Subscription, Topology};
 use crate::config::Secret;
 use crate::db::pool::Lease;
@@ -29,7 +29,7 @@ use crate::health::Health;
 use crate::stop::Stop;
 use crate::telemetry;
 
-use commit::{Outcome, Turn, commit};
+use commit::{Outcome, Turn, commit, note_verdicts};
 
 /// A message that cannot be read is asked for again after so long: it has to come [`DELIVERY_LIMIT`] times
 /// before the broker dead-letters it, and holds up the others meanwhile.
@@ -74,6 +74,7 @@ pub struct Worker {
 /// # Errors
 /// What only a person can mend; nothing in hand has been acknowledged then.
 pub async fn run(worker: &Worker, mut stop: Stop) -> Result<()> {
+    note_verdicts(&VerdictCounts::default());
     let pings = tokio::spawn(ping(worker.clone()));
     let ended = sessions(worker, &mut stop).await;
     pings.abort();

@@ -130,6 +130,28 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode> {
     })
 }
 
+/// An error and its causes in one line, each said once.
+pub fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain() {
+        let refusal = match cause.downcast_ref() {
+            Some(sqlx::Error::Database(refusal)) => Some(refusal.message()),
+            _ => None,
+        };
+        let said = refusal.map_or_else(|| cause.to_string(), str::to_owned);
+        if told.is_empty() {
+            told = said;
+        } else if !told.contains(&said) {
+            told = format!("{told}: {said}");
+        }
+        // The driver's own words for it name a line of the server's source.
+        if refusal.is_some() {
+            break;
+        }
+    }
+    told
+}
+
 fn run_command(command: Command) -> Result<ExitCode> {
     match command {
         Command::Check(arguments) => check::run(&arguments),

@@ -138,7 +138,7 @@ async fn migrate(
         if cause.map(fault_of) != Some(Fault::Transient) {
             return Err(error);
         }
-        let reason = format!("{error:#}");
+        let reason = super::told(&error);
         let wait = backoff.next_wait();
         warn!(
             database = db::address(options),

@@ -165,12 +165,16 @@ async fn explain<'a>(
     mut files: impl Iterator<Item = &'a Migration>,
 ) -> anyhow::Error {
     if sqlstate(&error).as_deref() == Some(INSUFFICIENT_PRIVILEGE) {
-        return anyhow!(
-            "the schema is at revision {} of {}, and this role may not change it: run `paxflow db migrate upgrade` as a member \
-             of paxflow_owner",
-            before.current_version(),
-            latest(&MIGRATOR)
-        );
+        let problem = if before.in_sync() {
+            "the airports of this version are not loaded, and this role may not load them"
+                .to_owned()
+        } else {
+            let (current, latest) = (before.current_version(), latest(&MIGRATOR));
+            format!(
+                "the schema is at revision {current} of {latest}, and this role may not change it"
+            )
+        };
+        return anyhow!("{problem}: run `paxflow db migrate upgrade` as a member of paxflow_owner");
     }
     let MigrateError::ExecuteMigration(cause, version) = error else {
         return anyhow::Error::new(error).context("cannot change the schema");

@@ -28,8 +28,10 @@ use crate::tls;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings of every session.
-const SESSION: [(&str, &str); 3] = [
+const SESSION: [(&str, &str); 4] = [
     ("timezone", "UTC"),
+    // The driver reads no other form, where it asks for text.
+    ("bytea_output", "hex"),
     ("client_min_messages", "error"),
     ("idle_in_transaction_session_timeout", "15s"),
 ];

@@ -69,15 +69,23 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
     pool
 }
 
-/// Asks whether the database answers.
+/// What a worker may do where it can commit: a database that is read-only refuses it, although no row is changed.
+const WRITE_NOTHING: &str = "UPDATE worker_progress SET batches = batches WHERE false";
+
+/// Asks whether the database answers, and takes what a worker writes.
 ///
 /// # Errors
 /// What it says, or that it says nothing.
 pub async fn answers(pool: &PgPool) -> sqlx::Result<()> {
     let mut connection = pool.acquire().await?;
-    let question = sqlx::raw_sql("SELECT 1").execute(&mut *connection);
+    let question = sqlx::raw_sql(WRITE_NOTHING).execute(&mut *connection);
     match tokio::time::timeout(ANSWER_TIMEOUT, question).await {
-        Ok(answer) => answer.map(|_| ()),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            // A session that was opened while the database was read-only stays so.
+            connection.close_on_drop();
+            Err(error)
+        }
         Err(_) => Err(abandon(connection, ANSWER_TIMEOUT)),
     }
 }

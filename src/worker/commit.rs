@@ -121,7 +121,8 @@ async fn apply_once(
     applied
 }
 
-fn note_verdicts(counts: &VerdictCounts) {
+/// Counts what was settled; each verdict is there from the first time on.
+pub(super) fn note_verdicts(counts: &VerdictCounts) {
     for (verdict, count) in [
         ("applied", counts.applied),
         ("duplicate", counts.duplicate),

@@ -319,3 +319,32 @@ async fn a_worker_without_the_right_to_change_the_schema_runs() {
     execute(&mut connection, &format!("DROP OWNED BY {role}")).await;
     execute(&mut connection, &format!("DROP ROLE {role}")).await;
 }
+
+#[tokio::test]
+async fn a_server_may_write_bytes_in_another_form() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let alter = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET bytea_output = escape', current_database()); END $$";
+    execute(&mut place.connect().await, alter).await;
+    place.worker().await.stop().await;
+    let (code, out, err) = ran(place.paxflow(&["db", "status"])).await;
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+#[tokio::test]
+async fn airports_alone_can_be_out_of_date() {
+    let database = Database::new().await;
+    let place = place(&database);
+    execute(&mut place.connect().await, "DELETE FROM reference_data").await;
+    let (code, out, _) = ran(place.paxflow(&["db", "status"])).await;
+    assert!(
+        code == 2 && out.contains("airports of this version are not loaded"),
+        "{out}"
+    );
+    let (code, out, err) = ran(place.paxflow(&["db", "migrate", "upgrade"])).await;
+    assert!(code == 0 && out.contains("are loaded"), "{out}{err}");
+    let (code, out, _) = ran(place.paxflow(&["db", "status"])).await;
+    assert!(code == 0 && out.contains("in sync"), "{out}");
+    let (_, out, _) = ran(place.paxflow(&["db", "migrate", "upgrade"])).await;
+    assert!(out.contains("nothing to do"), "{out}");
+}

@@ -304,6 +304,7 @@ async fn a_command_without_its_server_fails_in_one_line() {
             err.contains("127.0.0.1:1") && !err.contains("canary"),
             "{err}"
         );
+        assert_eq!(err.matches("Connection refused").count(), 1, "{err}");
         let (code, _, err) = ran(paxflow(&[command])).await;
         assert_eq!(code, 1);
         assert!(err.contains("DATABASE_URL is not set"), "{err}");

@@ -37,27 +37,25 @@ const DATABASE: [(&str, &str, &str, &str); 19] = [
         "ALTER DATABASE {db} RESET ALL",
     ),
     (
-        "ALTER DATABASE {db} SET statement_timeout = '30s'",
+        "ALTER DATABASE {db} SET statement_timeout = '1ms'",
         "statement_timeout",
-        "statement_timeout is 30s",
+        "statement_timeout is 1 ms",
         "ALTER DATABASE {db} RESET ALL",
     ),
     // From PostgreSQL 17 on there is such a setting; whichever this one is, it seems to have it.
     (
         "CREATE SCHEMA later; \
-         CREATE VIEW later.pg_settings AS SELECT name, setting FROM pg_catalog.pg_settings \
-             WHERE name <> 'transaction_timeout' UNION ALL SELECT 'transaction_timeout', '2000'; \
-         CREATE FUNCTION later.current_setting(name text) RETURNS text LANGUAGE sql AS \
-             $$SELECT CASE name WHEN 'transaction_timeout' THEN '2s' ELSE pg_catalog.current_setting(name) END$$; \
+         CREATE VIEW later.pg_settings AS SELECT name, setting, reset_val FROM pg_catalog.pg_settings \
+             WHERE name <> 'transaction_timeout' UNION ALL SELECT 'transaction_timeout', '2000', '2000'; \
          ALTER DATABASE {db} SET search_path = later, pg_catalog, public",
         "statement_timeout",
-        "transaction_timeout is 2s",
+        "transaction_timeout is 2000 ms",
         "ALTER DATABASE {db} RESET ALL; DROP SCHEMA later CASCADE",
     ),
     (
         "ALTER DATABASE {db} SET lock_timeout = '50ms'",
         "lock_timeout",
-        "50ms",
+        "50 ms",
         "ALTER DATABASE {db} RESET ALL",
     ),
     (

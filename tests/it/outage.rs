@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use paxflow::sandbox::{Options, Sandbox, Shutdown};
 use tokio::task::JoinHandle;
 
-use crate::process::{Place, Worker, generated};
+use crate::process::{Place, Worker, generated, place, until};
+use crate::support::{Database, execute};
 
 const EVENTS: u64 = 4_000;
 /// How soon a worker commits again after the return of what was away.
@@ -135,4 +136,43 @@ async fn a_worker_started_before_its_servers_comes_up_with_them() {
     place.committed_at_least(50).await;
     worker.stop().await;
     sandbox.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn honest_readiness_of_an_idle_worker_over_a_read_only_database() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let worker = place.worker().await;
+    let (_, metrics) = worker.get("/metrics").await;
+    for rare in ["acks_lost", "batch_retries", "deliveries_requeued"] {
+        let none = format!("paxflow_{rare}_total 0\n");
+        assert!(metrics.contains(&none), "{none}{metrics}");
+    }
+    assert!(
+        metrics.contains("{verdict=\"quarantined\"} 0\n"),
+        "{metrics}"
+    );
+    let mut connection = place.connect().await;
+    let alter = |what: &str| {
+        format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {what}', current_database()); END $$"
+        )
+    };
+    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let read_only = alter("SET default_transaction_read_only = on");
+    execute(&mut connection, &format!("{read_only}; {terminate}")).await;
+    until("it says why", async || {
+        let (_, reason) = worker.get("/readyz").await;
+        reason.contains("read-only transaction").then_some(())
+    })
+    .await;
+    // Its sessions of meanwhile are left to it.
+    execute(
+        &mut connection,
+        &alter("RESET default_transaction_read_only"),
+    )
+    .await;
+    worker.ready().await;
+    worker.stop().await;
 }

@@ -16,11 +16,11 @@ use super::confirm::{Consent, refuse_in_production};
 use super::create;
 use crate::cli::{database, say};
 use crate::config::Config;
-use crate::db;
 use crate::db::migrate::{MIGRATOR, downgrade, upgrade};
 use crate::db::revisions::{self, Standing, State, down, file_name, latest, ups};
 use crate::db::statements::split;
 use crate::db::turn::Patience;
+use crate::db::{self, reference};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -224,11 +224,20 @@ async fn show(json: bool, migrator: &Migrator, config: &Config) -> Result<()> {
     Ok(())
 }
 
+async fn has_airports(database: &PgConnectOptions) -> Result<bool> {
+    let mut connection = db::connect(database).await?;
+    let loaded = reference::is_loaded(&mut connection).await;
+    connection.close().await.ok();
+    loaded.context("cannot read reference_data")
+}
+
 /// The files that lead from where a database stands to where it shall be.
 struct Plan<'a> {
     files: Vec<&'a Migration>,
     current: i64,
     target: i64,
+    /// Whether the airports of this version have to be loaded, although the schema is where it shall be.
+    lacks_airports: bool,
     migrator: &'a Migrator,
     database: PgConnectOptions,
 }
@@ -247,10 +256,13 @@ impl<'a> Plan<'a> {
             .filter(|revision| revision.version <= target)
             .filter_map(|revision| ups(migrator).find(|file| file.version == revision.version))
             .collect();
+        let is_complete = current == target && current >= latest(&MIGRATOR);
+        let lacks_airports = is_complete && !has_airports(&database).await?;
         Ok(Self {
             files,
             current,
             target,
+            lacks_airports,
             migrator,
             database,
         })
@@ -274,6 +286,7 @@ impl<'a> Plan<'a> {
             files,
             current,
             target,
+            lacks_airports: false,
             migrator,
             database,
         })
@@ -282,7 +295,16 @@ impl<'a> Plan<'a> {
     /// Changes the schema, after asking if that may lose data; only prints the SQL on a dry run.
     async fn carry_out(&self, dry_run: bool, options: ChangeOptions) -> Result<()> {
         let (current, target, patience) = (self.current, self.target, options.patience());
-        if current == target && self.files.is_empty() {
+        if self.lacks_airports {
+            if dry_run {
+                say!("-- the airports of this version");
+            } else {
+                upgrade(&self.database, self.migrator, target, patience).await?;
+                say!(
+                    "the schema is at revision {current}; the airports of this version are loaded"
+                );
+            }
+        } else if current == target && self.files.is_empty() {
             say!("the schema is at revision {current}: nothing to do");
         } else if dry_run {
             for file in &self.files {

@@ -9,9 +9,9 @@ use sqlx::postgres::PgConnection;
 
 use crate::cli::{database, say};
 use crate::config::Config;
-use crate::db;
 use crate::db::migrate::MIGRATOR;
 use crate::db::revisions::{self, Revision, Standing, State};
+use crate::db::{self, reference};
 
 /// Exit code of a schema that this program cannot work with as it is.
 const NOT_IN_SYNC: u8 = 2;
@@ -31,6 +31,8 @@ struct Status {
     current: Option<Revision>,
     latest_revision: i64,
     in_sync: bool,
+    /// Whether all that is missing is the airports of this version.
+    lacks_airports: bool,
     behind: usize,
     ahead: usize,
     dirty: Vec<i64>,
@@ -83,6 +85,7 @@ async fn status(
             .map(|revision| revision.version)
             .collect::<Vec<_>>()
     };
+    let lacks_airports = standing.in_sync() && !reference::is_loaded(connection).await?;
     Ok(Status {
         address: db::address(&db::options(config.direct_url()?, "status")?),
         server: sqlx::query_as(include_str!("server.sql"))
@@ -91,7 +94,8 @@ async fn status(
             .context("cannot read the server's settings")?,
         current: standing.current().cloned(),
         latest_revision: revisions::latest(&MIGRATOR),
-        in_sync: standing.in_sync(),
+        in_sync: standing.in_sync() && !lacks_airports,
+        lacks_airports,
         behind: numbers(State::Pending).len(),
         ahead: numbers(State::Unknown).len(),
         dirty: numbers(State::Dirty),
@@ -163,6 +167,11 @@ fn state(status: &Status) -> String {
         findings.push(format!(
             "revision {version} was edited after it was applied: restore its file"
         ));
+    }
+    if status.lacks_airports {
+        findings.push(
+            "the airports of this version are not loaded: paxflow db migrate upgrade".to_owned(),
+        );
     }
     if findings.is_empty() {
         findings.push("in sync".to_owned());

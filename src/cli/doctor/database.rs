@@ -71,17 +71,17 @@ const SETTINGS: &[Check] = &[
     },
     Check {
         name: "statement_timeout",
-        finds: "SELECT name || ' is ' || current_setting(name)
+        finds: "SELECT name || ' is ' || reset_val || ' ms'
                 FROM pg_settings
-                WHERE name IN ('statement_timeout', 'transaction_timeout') AND setting::bigint BETWEEN 1 AND 59999",
+                WHERE name IN ('statement_timeout', 'transaction_timeout') AND reset_val::bigint BETWEEN 1 AND 59999",
         danger: "a large batch, a repair or a verification is cut off and tried again for ever",
         remedy: "at least 60s, or 0, for the role of the workers: ALTER ROLE ... SET statement_timeout = 0",
     },
     Check {
         name: "lock_timeout",
-        finds: "SELECT current_setting(name)
+        finds: "SELECT reset_val || ' ms'
                 FROM pg_settings
-                WHERE name = 'lock_timeout' AND setting::bigint BETWEEN 1 AND 4999",
+                WHERE name = 'lock_timeout' AND reset_val::bigint BETWEEN 1 AND 4999",
         danger: "batches that wait for one another or for a repair give up and start anew",
         remedy: "at least 5s, or 0, for the role of the workers: ALTER ROLE ... SET lock_timeout = 0",
     },
@@ -202,6 +202,11 @@ pub(super) async fn examine(config: &Config, consumers: u32) -> Result<Vec<Findi
         }
     };
     let mut findings = Vec::new();
+    // What would cut off a batch would cut off these questions.
+    sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
+        .execute(&mut connection)
+        .await
+        .context("cannot ask the database")?;
     run_checks(&mut connection, SETTINGS, &mut findings).await?;
     findings.extend(too_few_connections(&mut connection, config, consumers).await?);
     match schema_problem(&mut connection).await? {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use paxflow::broker::Subscription;
+use paxflow::config::Secret;
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -219,4 +221,22 @@ async fn bookings_received(worker: &Worker) -> i64 {
         (received >= 41 && received > settled).then_some(received)
     })
     .await
+}
+
+#[tokio::test]
+async fn handing_back_is_one_attempt() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let url = Secret::new(&place.amqp_url);
+    let events = generated(4, 37, 0.0);
+    place.publish(&events).await;
+    for attempts in 0..3 {
+        let mut subscription = Subscription::open(&url, &place.topology, 10).await.unwrap();
+        for _ in &events {
+            let delivery = subscription.next().await.unwrap();
+            let seen = delivery.headers.get("x-delivery-count");
+            assert_eq!(seen.map_or(0, |count| count.as_i64().unwrap()), attempts);
+        }
+        subscription.hand_back(Duration::ZERO).await;
+    }
 }
