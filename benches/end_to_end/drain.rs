@@ -136,17 +136,19 @@ impl Rates {
         match candidate {
             Candidate::BareDrain => {
                 load::fill(&place, events.range(all)).await?;
-                let before = Cpu::of(std::process::id())?;
+                let before = Cpu::own()?;
                 let rate = limits::bare_drain(&place, plan.drained).await?;
                 self.bare_drain.push(rate);
-                self.bare_drain_cpu.push(before.per_million(plan.drained)?);
+                self.bare_drain_cpu
+                    .push(Cpu::own_per_million(before, plan.drained)?);
             }
             Candidate::BareApply => {
                 let deliveries = events.deliveries(all);
-                let before = Cpu::of(std::process::id())?;
+                let before = Cpu::own()?;
                 self.bare_apply
                     .push(limits::bare_apply(&place, deliveries).await?);
-                self.bare_apply_cpu.push(before.per_million(plan.drained)?);
+                self.bare_apply_cpu
+                    .push(Cpu::own_per_million(before, plan.drained)?);
                 self.copy.push(limits::copy(&place).await?);
                 place.assert_exact().await?;
             }

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 const SEED: u64 = 20_261_122;
 
 /// A body with what it is published with.
-#[derive(Clone)]
 struct Envelope {
     body: Range<usize>,
     routing_key: &'static str,
@@ -31,7 +30,7 @@ enum Entity {
 }
 
 /// Events in the order in which they are published.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Events {
     bodies: Vec<u8>,
     envelopes: Vec<Envelope>,

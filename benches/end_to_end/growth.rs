@@ -6,7 +6,7 @@ use crate::events::{Events, Extremes};
 use crate::latency;
 use crate::limits;
 use crate::load;
-use crate::process::{Cpu, Worker};
+use crate::process::Worker;
 use crate::queries;
 use crate::report::{Limit, Report, median, median_ratio, quantile};
 use crate::rig::{Place, Servers, committed, received};
@@ -21,7 +21,7 @@ const NEW_BOOKINGS: f64 = 0.7;
 pub struct Cost {
     /// Bookings stored in the middle of what was measured; in a market-day, those that are active.
     pub stored: f64,
-    /// CPU-seconds of worker and PostgreSQL for a million events, in each burst.
+    /// CPU-seconds of worker and PostgreSQL for a million events, in each burst; none where PostgreSQL's are not to be seen.
     cpus: Vec<f64>,
     /// Milliseconds, in each spell.
     p99s: Vec<f64>,
@@ -184,11 +184,12 @@ impl Running<'_> {
         let before = received(&mut progress).await?;
         self.worker.halt()?;
         load::publish(place, self.events.range(next)).await?;
-        let spent = self.spent(servers)?;
+        let at_first = servers.cpu_with(&self.worker)?;
         self.worker.resume()?;
         committed(&mut progress, before + events as u64).await?;
-        let seconds = self.spent(servers)? - spent;
-        self.cpus.push(seconds / events as f64 * 1e6);
+        if let (Some(before), Some(now)) = (at_first, servers.cpu_with(&self.worker)?) {
+            self.cpus.push((now - before) / events as f64 * 1e6);
+        }
         Ok(())
     }
 
@@ -196,12 +197,6 @@ impl Running<'_> {
     async fn stop(self) -> Result<()> {
         self.worker.stop().await?;
         self.filled.place.tidy().await
-    }
-
-    /// CPU-seconds of worker and PostgreSQL so far; not a number where PostgreSQL's are not to be seen.
-    fn spent(&self, servers: &Servers) -> Result<f64> {
-        let postgres = servers.cpu()?.postgres.map_or(f64::NAN, Cpu::seconds);
-        Ok(self.worker.cpu()? + postgres)
     }
 }
 
@@ -330,32 +325,27 @@ pub async fn with_one_market_day(
     Ok(costs)
 }
 
-/// Reports growth in both.
+/// Reports growth in both; in CPU only where it was seen.
 pub fn report(costs: &[Cost], what: &str, report: &mut Report) {
-    for cost in costs {
-        let name = |figure| format!("{figure}, {:.0} {what}", cost.stored);
+    let cpu = ("CPU", "CPU of worker and database", "s/1M");
+    let p99 = ("p99", "latency p99", "ms");
+    let cpus: fn(&Cost) -> &[f64] = |cost| &cost.cpus;
+    let p99s: fn(&Cost) -> &[f64] = |cost| &cost.p99s;
+    for ((short, figure, unit), of) in [(cpu, cpus), (p99, p99s)] {
+        if costs.iter().any(|cost| of(cost).is_empty()) {
+            continue;
+        }
+        for cost in costs {
+            let name = format!("{figure}, {:.0} {what}", cost.stored);
+            report.add(name, median(of(cost)), unit, Limit::None);
+        }
         report.add(
-            name("CPU of worker and database"),
-            cost.cpu(),
-            "s/1M",
-            Limit::None,
+            format!("most growth of {short} per tenfold of {what}"),
+            growth_per_tenfold(costs, of) * 100.0,
+            "%",
+            Limit::AtMost(15.0),
         );
-        report.add(name("latency p99"), median(&cost.p99s), "ms", Limit::None);
     }
-    let percent = |of| growth_per_tenfold(costs, of) * 100.0;
-    let limit = Limit::AtMost(15.0);
-    report.add(
-        format!("most growth of CPU per tenfold of {what}"),
-        percent(|cost| &cost.cpus),
-        "%",
-        limit,
-    );
-    report.add(
-        format!("most growth of p99 per tenfold of {what}"),
-        percent(|cost| &cost.p99s),
-        "%",
-        limit,
-    );
 }
 
 /// Applies events beyond the `used` until so many bookings are stored.

@@ -9,6 +9,7 @@ use rand::RngExt;
 use sqlx::PgConnection;
 
 use crate::events::{Events, canary, flight};
+use crate::limits::PREFETCH;
 use crate::load;
 use crate::process::Worker;
 use crate::producer::Producer;
@@ -46,6 +47,17 @@ pub struct Latency {
 }
 
 impl Latency {
+    /// Of single ways at one rate.
+    fn of(rate: f64, ms: &[f64], late: &[f64]) -> Self {
+        Self {
+            rate,
+            p50: median(ms),
+            p99: quantile(ms, 0.99),
+            max: quantile(ms, 1.0),
+            late_p99: quantile(late, 0.99),
+        }
+    }
+
     /// The median of each figure of some runs.
     pub fn median_of(runs: &[Self]) -> Self {
         let of = |figure: fn(&Self) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
@@ -191,14 +203,7 @@ pub async fn at_rate(
     number: usize,
 ) -> Result<Latency> {
     let watched = watched(place, load, from, rate, seconds, number).await?;
-    let ms = watched.ms();
-    Ok(Latency {
-        rate,
-        p50: median(&ms),
-        p99: quantile(&ms, 0.99),
-        max: quantile(&ms, 1.0),
-        late_p99: quantile(&watched.late, 0.99),
-    })
+    Ok(Latency::of(rate, &watched.ms(), &watched.late))
 }
 
 /// The same, with every booking that was watched. `number` tells apart what is measured at one place.
@@ -248,7 +253,7 @@ pub async fn watched(
 pub async fn of_broker(place: &Place, load: &Events, rate: f64, seconds: f64) -> Result<Latency> {
     let total = (rate * seconds) as usize;
     let url = Secret::new(&place.amqp_url);
-    let mut subscription = Subscription::open(&url, &place.topology, 2_000).await?;
+    let mut subscription = Subscription::open(&url, &place.topology, PREFETCH).await?;
     let mut producer = Producer::connect(place).await?;
     let consuming = tokio::spawn(async move {
         let mut seen = Vec::with_capacity(total);
@@ -276,13 +281,7 @@ pub async fn of_broker(place: &Place, load: &Events, rate: f64, seconds: f64) ->
             at.saturating_duration_since(due).as_secs_f64() * 1e3
         })
         .collect();
-    Ok(Latency {
-        rate,
-        p50: median(&ms),
-        p99: quantile(&ms, 0.99),
-        max: quantile(&ms, 1.0),
-        late_p99: quantile(&late, 0.99),
-    })
+    Ok(Latency::of(rate, &ms, &late))
 }
 
 /// One event at a time into a system that does nothing else.
@@ -316,11 +315,5 @@ pub async fn idle(place: &Place, events: usize) -> Result<Latency> {
     producer.close().await?;
     worker.stop().await?;
     place.assert_exact().await?;
-    Ok(Latency {
-        rate: 0.0,
-        p50: median(&ms),
-        p99: quantile(&ms, 0.99),
-        max: quantile(&ms, 1.0),
-        late_p99: 0.0,
-    })
+    Ok(Latency::of(0.0, &ms, &[0.0]))
 }

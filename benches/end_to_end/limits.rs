@@ -10,13 +10,13 @@ use paxflow::batch::Delivery;
 use paxflow::broker::Subscription;
 use paxflow::config::{PoolConfig, Pooler, Secret};
 use paxflow::db;
-use sqlx::postgres::PgPoolCopyExt;
+use sqlx::postgres::{PgPool, PgPoolCopyExt};
 use tokio::sync::oneshot;
 
 use crate::rig::Place;
 
 /// The worker's defaults.
-const PREFETCH: u16 = 2_000;
+pub const PREFETCH: u16 = 2_000;
 const BATCH_MAX: usize = 1_000;
 /// Rows are sent together, as a bulk loader does.
 const COPY_PART_BYTES: usize = 64 * 1024;
@@ -24,8 +24,8 @@ const COPY_PART_BYTES: usize = 64 * 1024;
 /// Events a second that a consumer takes and acknowledges as the worker does, and throws away.
 pub async fn bare_drain(place: &Place, events: usize) -> Result<f64> {
     let url = Secret::new(&place.amqp_url);
-    let started = Instant::now();
     let mut subscription = Subscription::open(&url, &place.topology, PREFETCH).await?;
+    let started = Instant::now();
     let mut left = events;
     while left > 0 {
         let mut last = subscription.next().await?;
@@ -44,9 +44,8 @@ pub async fn bare_drain(place: &Place, events: usize) -> Result<f64> {
     Ok(rate)
 }
 
-/// Applies deliveries from memory, in batches, over one connection like the worker's. As there, the next batch is decoded
-/// while one commits.
-pub async fn apply(place: &Place, deliveries: Vec<Delivery>, batch: usize) -> Result<()> {
+/// A connection like the worker's, and who applies over it.
+async fn applier(place: &Place) -> Result<(PgPool, apply::Worker)> {
     let options = db::options(&Secret::new(&place.database_url), "bench")?;
     let one = PoolConfig {
         size: 1,
@@ -57,6 +56,26 @@ pub async fn apply(place: &Place, deliveries: Vec<Delivery>, batch: usize) -> Re
     let pool = db::pool::open(options, one);
     let id = format!("bench-{}", Utc::now().timestamp_micros());
     let worker = apply::Worker::new(id, Utc::now(), Pooler::None);
+    drop(pool.acquire().await?);
+    Ok((pool, worker))
+}
+
+/// Applies deliveries from memory, in batches, over one connection.
+pub async fn apply(place: &Place, deliveries: Vec<Delivery>, batch: usize) -> Result<()> {
+    place.hand_over(deliveries.len());
+    let (pool, worker) = applier(place).await?;
+    apply_over(&pool, &worker, deliveries, batch).await?;
+    pool.close().await;
+    Ok(())
+}
+
+/// As in a worker, the next batch is decoded while one commits.
+async fn apply_over(
+    pool: &PgPool,
+    worker: &apply::Worker,
+    deliveries: Vec<Delivery>,
+    batch: usize,
+) -> Result<()> {
     let mut deliveries = deliveries.into_iter();
     let mut before = tokio::spawn(async { anyhow::Ok(()) });
     loop {
@@ -78,24 +97,26 @@ pub async fn apply(place: &Place, deliveries: Vec<Delivery>, batch: usize) -> Re
             break;
         }
     }
-    before.await??;
-    pool.close().await;
-    Ok(())
+    before.await?
 }
 
 /// Events a second of the worker's own transaction, fed from memory.
 pub async fn bare_apply(place: &Place, deliveries: Vec<Delivery>) -> Result<f64> {
-    let events = deliveries.len() as f64;
+    let events = deliveries.len();
+    place.hand_over(events);
+    let (pool, worker) = applier(place).await?;
     let started = Instant::now();
-    apply(place, deliveries, BATCH_MAX).await?;
-    Ok(events / started.elapsed().as_secs_f64())
+    apply_over(&pool, &worker, deliveries, BATCH_MAX).await?;
+    let rate = events as f64 / started.elapsed().as_secs_f64();
+    pool.close().await;
+    Ok(rate)
 }
 
 /// Rows a second that COPY writes into an empty table like `bookings`, with all of its indexes and checks.
 pub async fn copy(place: &Place) -> Result<f64> {
     let options = db::options(&Secret::new(&place.database_url), "bench")?;
-    let pool = sqlx::PgPool::connect_with(options).await?;
-    sqlx::raw_sql("CREATE TABLE copied (LIKE bookings INCLUDING ALL)")
+    let pool = PgPool::connect_with(options).await?;
+    sqlx::raw_sql("CREATE TABLE copied (LIKE bookings INCLUDING ALL) WITH (fillfactor = 90)")
         .execute(&pool)
         .await?;
     let mut parts = vec![Vec::with_capacity(COPY_PART_BYTES)];

@@ -66,6 +66,7 @@ enum Part {
     Drain,
     /// Workers in Python
     Peers,
+    /// From publishing to visible in market_data, over rate
     Latency,
     /// A database that is slow for a while
     Slowed,
@@ -73,6 +74,7 @@ enum Part {
     Growth,
     /// Many bookings of one market-day
     MarketDay,
+    /// One, two and four workers, and partitions
     Replicas,
 }
 
@@ -200,8 +202,13 @@ async fn main() -> Result<()> {
             (measured, name)
         }
     };
+    let database_version = servers.database_version.clone();
     servers.stop().await?;
-    measured?;
+    if let Err(error) = measured {
+        // What it came to until then took minutes.
+        println!("\n{}", report.table());
+        return Err(error);
+    }
     let cores = std::thread::available_parallelism()?.get();
     let elapsed = started.elapsed().as_secs_f64();
     report.add(
@@ -215,6 +222,7 @@ async fn main() -> Result<()> {
         "quick": arguments.quick,
         "cores": cores,
         "seconds": elapsed as u64,
+        "postgresql": database_version,
     });
     let path = target().join(name);
     report.write(&path, &about)?;
@@ -249,7 +257,7 @@ async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Repo
         let (drain, row_by_row) = drain::measure(servers, &events, plan, report).await?;
         if arguments.asks_for(&[Part::Peers]) {
             println!("Workers in Python ...");
-            peers::measure(servers, &events, plan, [drain, row_by_row], report).await?;
+            peers::measure(servers, &events, plan, row_by_row, report).await?;
         }
         if arguments.asks_for(&[Part::Latency]) {
             println!("Latency ...");
@@ -336,11 +344,11 @@ async fn latencies(
     report: &mut Report,
 ) -> Result<Vec<Latency>> {
     let half = drain * PROMISED_AT;
-    for (rate, when) in [(IDLE_RATE, "idle"), (half, "half the drain rate")] {
+    for (rate, when) in [(IDLE_RATE, "idle"), (half, "at 0.5 of the drain rate")] {
         let place = servers.place().await?;
         let broker = latency::of_broker(&place, events, rate, plan.latency_seconds).await?;
         for (figure, ms) in [("p50", broker.p50), ("p99", broker.p99)] {
-            let name = format!("of it, the broker alone, {when}, {figure}");
+            let name = format!("the broker alone, {when}, {figure}");
             report.add(name, ms, "ms", Limit::None);
         }
         place.remove().await?;
@@ -359,7 +367,7 @@ async fn latencies(
     }
     let of_share = plan.rates.iter().zip(&runs);
     Ok(of_share
-        .map(|(share, runs)| report_latency(runs, *share == PROMISED_AT, report))
+        .map(|(share, runs)| report_latency(runs, *share, report))
         .collect())
 }
 
@@ -383,17 +391,18 @@ async fn latency_at(
 }
 
 /// Reports the medians of what was measured at one rate.
-fn report_latency(runs: &[(Latency, [f64; 4])], promised: bool, report: &mut Report) -> Latency {
+fn report_latency(runs: &[(Latency, [f64; 4])], share: f64, report: &mut Report) -> Latency {
     let latencies: Vec<Latency> = runs.iter().map(|run| run.0).collect();
     let latency = Latency::median_of(&latencies);
     let limit = |limit| {
-        if promised {
+        if share == PROMISED_AT {
             Limit::AtMost(limit)
         } else {
             Limit::None
         }
     };
-    let name = |figure| format!("latency at {:.0} events/s, {figure}", latency.rate);
+    let name = |figure| format!("latency at {share} of the drain rate, {figure}");
+    report.add(name("which is"), latency.rate, "events/s", Limit::None);
     report.add(name("p50"), latency.p50, "ms", limit(10.0));
     report.add(name("p99"), latency.p99, "ms", limit(50.0));
     report.add(name("max"), latency.max, "ms", Limit::None);
@@ -423,7 +432,7 @@ impl Spent {
                 of(cpu.rabbitmq),
                 of(cpu.postgres),
                 worker.cpu()?,
-                Cpu::of(std::process::id())?.seconds(),
+                Cpu::own()?.seconds(),
             ],
         })
     }

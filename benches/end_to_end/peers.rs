@@ -9,15 +9,16 @@ use crate::Plan;
 use crate::events::Events;
 use crate::load;
 use crate::process::Worker;
-use crate::report::{Limit, Report, median};
+use crate::report::{Limit, Report, median, median_ratio};
 use crate::rig::{Drained, Servers};
 
-/// Drains some events by each of them in turn; `drain` and `row_by_row` are paxflow's events a second.
+/// Drains some events by each of them in turn, and by paxflow beside them; `row_by_row` is paxflow's events a second with one
+/// transaction for each.
 pub async fn measure(
     servers: &mut Servers,
     events: &Events,
     plan: &Plan,
-    [drain, row_by_row]: [f64; 2],
+    row_by_row: f64,
     report: &mut Report,
 ) -> Result<()> {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
@@ -29,15 +30,19 @@ pub async fn measure(
         .context("running benches/peers/setup")?;
     ensure!(setup.success(), "benches/peers/setup failed");
     let peers = [
-        ("batched.py", "batches in Python (aio-pika, asyncpg)", drain),
+        ("batched.py", "batches in Python (aio-pika, asyncpg)", None),
         (
             "row_by_row.py",
             "row by row in Python (pika, SQLAlchemy)",
-            row_by_row,
+            Some(row_by_row),
         ),
     ];
-    let mut runs = [Vec::new(), Vec::new()];
+    let (mut drains, mut runs) = (Vec::new(), [Vec::new(), Vec::new()]);
     for _ in 0..plan.rounds {
+        let place = servers.place().await?;
+        load::fill(&place, events.range(0..plan.drained)).await?;
+        drains.push(place.drain(servers, &[]).await?.rate());
+        place.remove().await?;
         for (peer, (script, ..)) in peers.into_iter().enumerate() {
             let place = servers.place().await?;
             load::fill(&place, events.range(0..plan.peers[peer])).await?;
@@ -51,14 +56,18 @@ pub async fn measure(
         }
     }
     for ((_, what, ours), runs) in peers.into_iter().zip(&runs) {
-        let of = |figure: fn(&Drained) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
-        let (rate, cpu) = (of(Drained::rate), of(Drained::cpu_per_million));
+        let of = |figure: fn(&Drained) -> f64| runs.iter().map(figure).collect::<Vec<_>>();
+        let (rates, cpu) = (of(Drained::rate), median(&of(Drained::cpu_per_million)));
+        let rate = median(&rates);
         report.add(what, rate, "events/s", Limit::None);
         report.add(format!("CPU of {what}"), cpu, "s/1M", Limit::None);
         let name = format!("drain / {what}");
-        report.add(name, drain / rate, "", Limit::None);
-        let name = format!("the same way in paxflow / {what}");
-        report.add(name, ours / rate, "", Limit::None);
+        report.add(name, median_ratio(&drains, &rates), "", Limit::None);
+        // A drain is in batches.
+        if let Some(ours) = ours {
+            let name = format!("the same way in paxflow / {what}");
+            report.add(name, ours / rate, "", Limit::None);
+        }
     }
     Ok(())
 }

@@ -50,9 +50,14 @@ impl Cpu {
         Ok(Self(family))
     }
 
-    /// What this process has spent since, in seconds for a million of so many events.
-    pub fn per_million(self, events: usize) -> Result<f64> {
-        let since = Self::of(std::process::id())?.seconds() - self.seconds();
+    /// Of this process.
+    pub fn own() -> Result<Self> {
+        Self::of(std::process::id())
+    }
+
+    /// What this process has spent since `before`, in seconds for a million of so many events.
+    pub fn own_per_million(before: Self, events: usize) -> Result<f64> {
+        let since = Self::own()?.seconds() - before.seconds();
         Ok(since / events as f64 * 1e6)
     }
 

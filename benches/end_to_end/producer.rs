@@ -43,7 +43,7 @@ const ACK: (u16, u16) = (60, 80);
 /// A connection that publishes persistent messages with confirms.
 pub struct Producer {
     stream: OwnedWriteHalf,
-    exchange: String,
+    place: Place,
     /// Frames that are not written yet.
     frames: Vec<u8>,
     sent: u64,
@@ -94,7 +94,7 @@ impl Producer {
         let (confirming, confirmed) = watch::channel(0);
         Ok(Self {
             stream,
-            exchange: place.topology.exchange.clone(),
+            place: place.clone(),
             frames,
             sent: 0,
             confirmed,
@@ -106,7 +106,7 @@ impl Producer {
     pub fn put(&mut self, event: &Event<'_>) -> Result<()> {
         let publish = [
             vec![0, 0],
-            short(&self.exchange)?,
+            short(&self.place.topology.exchange)?,
             short(event.routing_key)?,
             vec![0],
         ];
@@ -123,6 +123,7 @@ impl Producer {
         put_frame(&mut self.frames, HEADER, CHANNEL, &header);
         put_frame(&mut self.frames, BODY, CHANNEL, event.body);
         self.sent += 1;
+        self.place.hand_over(1);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ const CURVE: &str =
     "SELECT * FROM booking_curve WHERE origin = $1 AND destination = $2 AND data_date = $3";
 const FARES: &str =
     "SELECT * FROM market_fares WHERE origin = $1 AND destination = $2 AND data_date = $3";
-/// How often.
+/// How often each market-day's fares are asked for.
 const FARES_ASKED: usize = 100;
 const TOP_MARKETS: &str = "SELECT origin, destination, sum(booking_count) AS bookings FROM market_data \
     WHERE data_date >= $1 AND data_date < $1 + interval '1 month' \

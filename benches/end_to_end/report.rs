@@ -110,11 +110,13 @@ fn verdict(reached: Option<bool>, before: &str, after: &str) -> String {
 
 /// Three digits that count.
 fn readable(value: f64) -> String {
-    match value.abs() {
-        value_abs if value_abs >= 100.0 => format!("{value:.0}"),
-        value_abs if value_abs >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
+    let decimals = match value.abs() {
+        0.0 | 100.0.. => 0,
+        10.0.. => 1,
+        1.0.. => 2,
+        _ => 3,
+    };
+    format!("{value:.decimals$}")
 }
 
 /// The value in the middle, or halfway between the two that are there.

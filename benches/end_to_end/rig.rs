@@ -1,5 +1,7 @@
 //! Servers, a fresh database and queue for every run, and the oracle that ends it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,21 +26,51 @@ pub struct Servers {
     database_url: String,
     amqp_url: String,
     places: u32,
+    /// PostgreSQL's own, for the record.
+    pub database_version: String,
 }
+
+/// What a commit must be worth, so that it may be acknowledged.
+const DURABILITY: &str = "SELECT current_setting('server_version'),
+    current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on'
+    AND current_setting('synchronous_commit') <> 'off'";
 
 impl Servers {
     /// Starts private servers unless both are given.
     pub async fn start(config: &Config) -> Result<Self> {
-        if let (Some(database), Some(amqp)) = (&config.database_url, &config.amqp_url) {
-            return Ok(Self {
-                sandbox: None,
-                database_url: database.expose().to_owned(),
-                amqp_url: amqp.expose().to_owned(),
-                places: 0,
-            });
-        }
+        let (sandbox, database_url, amqp_url) = match (&config.database_url, &config.amqp_url) {
+            (Some(database), Some(amqp)) => {
+                (None, database.expose().to_owned(), amqp.expose().to_owned())
+            }
+            _ => {
+                let sandbox = Self::private().await?;
+                let urls = (sandbox.database_url(), sandbox.amqp_url());
+                let (database_url, amqp_url) = (urls.0.to_owned(), urls.1.to_owned());
+                (Some(sandbox), database_url, amqp_url)
+            }
+        };
+        let options = db::options(&Secret::new(&database_url), "bench")?;
+        let mut connection = db::connect(&options).await?;
+        let (database_version, is_durable): (String, bool) = sqlx::query_as(DURABILITY)
+            .fetch_one(&mut connection)
+            .await?;
+        ensure!(
+            is_durable,
+            "fsync, full_page_writes and synchronous_commit have to be on"
+        );
+        connection.close().await?;
+        Ok(Self {
+            sandbox,
+            database_url,
+            amqp_url,
+            places: 0,
+            database_version,
+        })
+    }
+
+    async fn private() -> Result<Sandbox> {
         let options = Options {
-            // A small server as README asks for it: the sandbox's own share of memory is that of a demo.
+            // A small server whose log is as README asks for it: the sandbox's own share of memory is that of a demo.
             postgresql_settings: [
                 ("shared_buffers", "1GB"),
                 ("checkpoint_timeout", "30min"),
@@ -49,13 +81,7 @@ impl Servers {
             rabbitmq_plugins: vec!["rabbitmq_consistent_hash_exchange"],
             ..Options::default()
         };
-        let sandbox = Sandbox::start(&options).await?;
-        Ok(Self {
-            database_url: sandbox.database_url().to_owned(),
-            amqp_url: sandbox.amqp_url().to_owned(),
-            sandbox: Some(sandbox),
-            places: 0,
-        })
+        Sandbox::start(&options).await
     }
 
     /// A migrated database and a queue that nobody else uses.
@@ -71,6 +97,7 @@ impl Servers {
             database_url,
             amqp_url: self.amqp_url.clone(),
             queues: vec![name.clone()],
+            handed_over: Arc::default(),
             topology: Topology {
                 exchange: name.clone(),
                 queue: name,
@@ -94,6 +121,13 @@ impl Servers {
             postgres: Some(Cpu::of_family(postgres)?),
             rabbitmq: Some(Cpu::of(rabbitmq)?),
         })
+    }
+
+    /// CPU-seconds of a worker and PostgreSQL so far; nothing where PostgreSQL's are not to be seen.
+    pub fn cpu_with(&self, worker: &Worker) -> Result<Option<f64>> {
+        let worker = worker.cpu()?;
+        let postgres = self.cpu()?.postgres;
+        Ok(postgres.map(|postgres| worker + postgres.seconds()))
     }
 
     /// Stops what was started here.
@@ -137,6 +171,8 @@ pub struct Place {
     pub topology: Topology,
     /// Every queue that what is published goes to.
     pub queues: Vec<String>,
+    /// Events that were published to it, or applied there from memory.
+    pub handed_over: Arc<AtomicU64>,
 }
 
 /// Workers that drained a queue, from their first commit on: what it takes to start a process is no event's.
@@ -171,6 +207,11 @@ impl Drained {
 }
 
 impl Place {
+    /// Counts events that are published to it or applied there.
+    pub fn hand_over(&self, events: usize) {
+        self.handed_over.fetch_add(events as u64, Ordering::Relaxed);
+    }
+
     /// A connection to the database.
     pub async fn connect(&self) -> Result<PgConnection> {
         let options = db::options(&Secret::new(&self.database_url), "bench")?;
@@ -245,9 +286,10 @@ impl Place {
         )
         .fetch_one(&mut connection)
         .await?;
+        let published = self.handed_over.load(Ordering::Relaxed);
         ensure!(
-            received == verdicts,
-            "{received} received, {verdicts} verdicts without those of quarantine"
+            received == verdicts && received as u64 == published,
+            "{published} published, {received} received, {verdicts} verdicts without those of quarantine"
         );
         ensure!(
             load::waiting(self).await? == 0,
