@@ -7,7 +7,7 @@ WITH truth AS (
            count(*) FILTER (WHERE status = 'cancelled') AS cancellation_count,
            count(*) FILTER (WHERE status = 'used') AS used_count,
            count(*) FILTER (WHERE status = 'no_show') AS no_show_count,
-           -- Zero times a price keeps the currency's decimals.
+           -- Zero times a price keeps the currency's decimals, but of a price of zero, which is stored without.
            sum(price_total * (status <> 'cancelled')::integer) AS total_revenue,
            sum(price_base * (status <> 'cancelled')::integer) AS base_revenue,
            max(last_event_at) AS last_event_at

@@ -62,7 +62,7 @@ enum Command {
     /// Print the JSON Schemas of the events, or the AsyncAPI 3 document
     #[command(after_help = "Example:\n  paxflow schema asyncapi > asyncapi.json")]
     Schema(schema::Arguments),
-    /// Recompute MarketData and compare: exit 0 if exact, 1 if a cell differs
+    /// Recompute what is stored, market_data, market_fares and market_activity, and compare: exit 0 if exact, 1 if a cell differs
     #[command(after_help = "Example:\n  paxflow verify || paxflow verify --repair")]
     Verify(verify::Arguments),
     /// Rebuild MarketData beside the live rows while events flow: exit 0 if exact

@@ -69,7 +69,7 @@ pub(super) enum Command {
         /// All open messages of this reason code
         #[arg(long)]
         reason: Option<String>,
-        /// Change nothing: show which would pass and which cells of MarketData would change
+        /// Change nothing: show which would pass and which cells of market_data, market_fares and market_activity would change
         #[arg(long)]
         dry_run: bool,
         /// Print the result as JSON

@@ -60,7 +60,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "PAXFLOW_BATCH_LINGER_MS",
         form: "milliseconds, 0 to 10000",
         default: "0",
-        meaning: "How long a batch that is not full waits for more events while the worker is idle.",
+        meaning: "How long a batch that is not full waits for more events while no other is being committed.",
     },
     Setting {
         name: "PAXFLOW_PREFETCH",

@@ -84,7 +84,7 @@ enum Command {
 
 #[derive(Debug, Clone, Copy, clap::Args)]
 struct ChangeOptions {
-    /// How long to wait for others that change the schema or use a table, in seconds [default: 300 and 10]
+    /// Seconds to wait for others that change the schema [default: 300], and for those that use a table [default: 10]
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     lock_timeout: Option<u64>,
     #[command(flatten)]
