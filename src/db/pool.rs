@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use sqlx::Row;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
 
@@ -69,8 +70,8 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
     pool
 }
 
-/// What a worker may do where it can commit: a database that is read-only refuses it, although no row is changed.
-const WRITE_NOTHING: &str = "UPDATE worker_progress SET batches = batches WHERE false";
+/// Whether it takes no writes, as a standby does. A statement that writes would wait for locks as well.
+const IS_READ_ONLY: &str = "SELECT current_setting('transaction_read_only')::boolean";
 
 /// Asks whether the database answers, and takes what a worker writes.
 ///
@@ -78,16 +79,21 @@ const WRITE_NOTHING: &str = "UPDATE worker_progress SET batches = batches WHERE 
 /// What it says, or that it says nothing.
 pub async fn answers(pool: &PgPool) -> sqlx::Result<()> {
     let mut connection = pool.acquire().await?;
-    let question = sqlx::raw_sql(WRITE_NOTHING).execute(&mut *connection);
-    match tokio::time::timeout(ANSWER_TIMEOUT, question).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => {
-            // A session that was opened while the database was read-only stays so.
-            connection.close_on_drop();
-            Err(error)
-        }
-        Err(_) => Err(abandon(connection, ANSWER_TIMEOUT)),
+    // A simple statement, which a pooler lets through.
+    let question = sqlx::raw_sql(IS_READ_ONLY).fetch_one(&mut *connection);
+    let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, question).await else {
+        return Err(abandon(connection, ANSWER_TIMEOUT));
+    };
+    if answer?.try_get_unchecked::<&str, _>(0)? == "t" {
+        // A session that was opened while the database was read-only stays so.
+        connection.close_on_drop();
+        let reason = "the database is read-only";
+        return Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::ReadOnlyFilesystem,
+            reason,
+        )));
     }
+    Ok(())
 }
 
 /// A connection of the pool that one batch hands on to the next. Were it returned after each, batches would go round over

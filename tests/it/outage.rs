@@ -75,10 +75,13 @@ async fn liveness_through_outages_of_the_database() {
 async fn liveness_through_outages_of_the_broker() {
     let mut sandbox = Sandbox::start(&Options::default()).await.unwrap();
     let place = Place::new(sandbox.database_url(), sandbox.amqp_url());
-    place.publish(&generated(2 * EVENTS, 3, 0.01)).await;
     let worker = place.worker().await;
     for shutdown in [Shutdown::Graceful, Shutdown::Kill] {
+        // Halted, so that it has enough to do when the broker goes.
+        worker.signal("STOP");
         let before = committed(&place).await;
+        place.publish(&generated(2 * EVENTS, 3, 0.01)).await;
+        worker.signal("CONT");
         place.committed_at_least(before + 1).await;
         sandbox.rabbitmq_stop(shutdown).await.unwrap();
         let reason = worker.unready().await;
@@ -164,7 +167,7 @@ async fn honest_readiness_of_an_idle_worker_over_a_read_only_database() {
     execute(&mut connection, &format!("{read_only}; {terminate}")).await;
     until("it says why", async || {
         let (_, reason) = worker.get("/readyz").await;
-        reason.contains("read-only transaction").then_some(())
+        reason.contains("the database is read-only").then_some(())
     })
     .await;
     // Its sessions of meanwhile are left to it.
