@@ -177,7 +177,7 @@ async def main() -> None:
     await queue.consume(on_message)
     worker = Worker(database)
     while event := await waiting.get():
-        if waiting.qsize() < BATCH_MAX:
+        if waiting.qsize() + 1 < BATCH_MAX:
             await asyncio.sleep(LINGER_SECS)
         batch = [event]
         while len(batch) < BATCH_MAX and not waiting.empty() and (event := waiting.get_nowait()):
