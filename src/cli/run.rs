@@ -107,8 +107,8 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Brings the schema up to date, or sees that it is if nothing leads to PostgreSQL itself, waiting for
-/// a database that is not there yet; `false` if told to stop meanwhile.
+/// Brings the schema up to date, or sees that it is if nothing leads to PostgreSQL itself, and that the role may work on it,
+/// waiting for a database that is not there yet; `false` if told to stop meanwhile.
 async fn migrate(
     direct: Option<&PgConnectOptions>,
     pooled: &PgConnectOptions,
@@ -120,9 +120,10 @@ async fn migrate(
     loop {
         let migrated = async {
             match direct {
-                Some(direct) => db::migrate::migrate(direct).await,
-                None => db::migrate::require_latest(pooled).await,
+                Some(direct) => db::migrate::migrate(direct).await?,
+                None => db::migrate::require_latest(pooled).await?,
             }
+            db::rights::require(pooled).await
         };
         let error = tokio::select! {
             migrated = migrated => match migrated {

@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use paxflow::broker::Subscription;
+use paxflow::config::Secret;
 use paxflow::{audit, db};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
 
+use crate::boot::fails;
 use crate::process::{Place, Worker, database_url, generated, place, ran};
 use crate::support::{Database, dump, execute};
 
@@ -386,6 +389,32 @@ async fn a_worker_before_its_migration_asks_for_the_owner_in_one_line() {
         said[0].contains("paxflow_owner") && !log.contains(PASSWORD),
         "{log}"
     );
+    gone(&mut admin, &login).await;
+    login.drop_from(&mut admin).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_lacks_a_right_says_so_before_it_takes_a_delivery() {
+    let database = Database::new().await;
+    let mut admin = database.connect().await;
+    execute(&mut admin, ROLES).await;
+    let revoke = "REVOKE INSERT ON bookings FROM paxflow_worker;
+                  REVOKE INSERT ON verifications FROM paxflow_worker";
+    execute(&mut admin, revoke).await;
+    let login = Login::of("paxflow_worker", &mut admin).await;
+    let place = login.place(&database);
+    place.publish(&generated(1, 41, 0.0)).await;
+    let (_, said) = fails(place.paxflow(&["run"])).await;
+    let lacks = format!("the role {} lacks INSERT on bookings: GRANT it", login.name);
+    assert!(said.contains(&lacks), "{said}");
+    let url = Secret::new(&place.amqp_url);
+    let mut subscription = Subscription::open(&url, &place.topology, 1).await.unwrap();
+    let delivery = subscription.next().await.unwrap();
+    assert_eq!(delivery.headers.get("x-delivery-count"), None);
+    subscription.close().await;
+    // Without what batches do not need a worker starts.
+    execute(&mut admin, "GRANT INSERT ON bookings TO paxflow_worker").await;
+    place.worker().await.stop().await;
     gone(&mut admin, &login).await;
     login.drop_from(&mut admin).await;
 }

@@ -6,9 +6,9 @@ use sqlx::postgres::PgConnection;
 use super::Finding;
 use crate::config::Config;
 use crate::db::migrate::MIGRATOR;
-use crate::db::{self, reference, revisions};
+use crate::db::{self, reference, revisions, rights};
 
-/// A query whose every row is something found.
+/// A query whose every row is something found, said by its first column.
 struct Check {
     name: &'static str,
     finds: &'static str,
@@ -180,8 +180,8 @@ const SCHEMA: &[Check] = &[
     },
     Check {
         name: "privileges",
-        finds: include_str!("privileges.sql"),
-        danger: "workers end with an error when they need it",
+        finds: rights::MISSING,
+        danger: "workers do not start, or do not verify and tidy up",
         remedy: "GRANT it to the role of DATABASE_URL",
     },
 ];
