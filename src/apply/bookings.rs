@@ -83,22 +83,12 @@ pub(super) async fn write<'a>(
         .bind(known)
         .fetch_all(&mut *connection)
         .await?;
-    let mut newer = Vec::new();
-    for row in &stored {
-        let Some(newest) = bookings.get(row.try_get::<&str, _>("booking_id")?) else {
-            continue;
-        };
-        let precedence = newest
-            .revision
-            .precedence(row.try_get("version")?, row.try_get("content_hash")?);
-        written.settle(newest.delivery, precedence);
-        if precedence == Precedence::Newer {
-            replaced.push(Replaced::new(newest, counted(row)?));
-            newer.push(newest);
-        }
+    let newer = written.newer(bookings, &stored)?;
+    for &(newest, row) in &newer {
+        replaced.push(Replaced::new(newest, counted(row)?));
     }
     if !newer.is_empty() {
-        rows::<Arrays>(newer)
+        rows::<Arrays>(newer.into_iter().map(|(newest, _)| newest))
             .bind(pooler.query(include_str!("update_bookings.sql")))
             .execute(connection)
             .await?;

@@ -43,21 +43,9 @@ pub(super) async fn write(
         .bind(known)
         .fetch_all(&mut *connection)
         .await?;
-    let mut newer = Vec::new();
-    for row in &stored {
-        let Some(newest) = flights.get(row.try_get::<&str, _>("flight_id")?) else {
-            continue;
-        };
-        let precedence = newest
-            .revision
-            .precedence(row.try_get("version")?, row.try_get("content_hash")?);
-        written.settle(newest.delivery, precedence);
-        if precedence == Precedence::Newer {
-            newer.push(newest);
-        }
-    }
+    let newer = written.newer(flights, &stored)?;
     if !newer.is_empty() {
-        rows(newer)
+        rows(newer.into_iter().map(|(newest, _)| newest))
             .bind(pooler.query(include_str!("update_flights.sql")))
             .execute(connection)
             .await?;

@@ -20,9 +20,10 @@ pub use quarantine::forget;
 pub use replay::{CellChange, Preview, Replayed, StillRejected, preview, replay};
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
 
-use crate::batch::{self, Delivery, Folded, Precedence, Verdict, VerdictCounts};
+use crate::batch::{self, ByKey, Delivery, Folded, Newest, Precedence, Verdict, VerdictCounts};
 use crate::config::Pooler;
 use crate::db::{Fault, fault_of};
 use crate::event::{Reason, Rejected};
@@ -70,6 +71,29 @@ impl Written {
             Precedence::Stale => self.counts.count(Verdict::Stale),
             Precedence::Conflict => self.conflicts.push(delivery),
         }
+    }
+
+    /// Settles the states whose keys are stored, given the locked rows with key, version and content hash in front. Returns
+    /// those that are newer, each with the row it replaces.
+    fn newer<'b, 's, T>(
+        &mut self,
+        states: &'b ByKey<'b, T>,
+        stored: &'s [PgRow],
+    ) -> sqlx::Result<Vec<(&'b Newest<'b, T>, &'s PgRow)>> {
+        let mut newer = Vec::new();
+        for row in stored {
+            let Some(newest) = states.get(row.try_get::<&str, _>(0)?) else {
+                continue;
+            };
+            let precedence = newest
+                .revision
+                .precedence(row.try_get("version")?, row.try_get("content_hash")?);
+            self.settle(newest.delivery, precedence);
+            if precedence == Precedence::Newer {
+                newer.push((newest, row));
+            }
+        }
+        Ok(newer)
     }
 }
 
