@@ -90,7 +90,10 @@ pub async fn upgrade(
     let (mut turn, standing) = start(options, migrator, patience).await?;
     let applied = migrator.run_to(target, &mut turn.connection).await;
     if let Err(error) = applied {
-        return Err(explain(turn, &standing, error, ups(migrator)).await);
+        if is_refused(&error) {
+            return Err(not_the_owner(&standing));
+        }
+        return Err(explain(turn, error, ups(migrator)).await);
     }
     if target >= latest(&MIGRATOR) {
         reference::load(&mut turn.connection)
@@ -130,10 +133,15 @@ pub async fn downgrade(
     }
     let taken_back = migrator.undo(&mut turn.connection, target).await;
     if let Err(error) = taken_back {
+        if is_refused(&error) {
+            bail!(
+                "this role may not change the schema: run `paxflow db migrate downgrade {target}` as a member of paxflow_owner"
+            );
+        }
         let downs = migrator
             .iter()
             .filter(|file| file.migration_type.is_down_migration());
-        return Err(explain(turn, &standing, error, downs).await);
+        return Err(explain(turn, error, downs).await);
     }
     turn.end().await;
     Ok(())
@@ -157,25 +165,26 @@ async fn start(
     Ok((turn, standing))
 }
 
+fn is_refused(error: &MigrateError) -> bool {
+    sqlstate(error).as_deref() == Some(INSUFFICIENT_PRIVILEGE)
+}
+
+fn not_the_owner(before: &Standing) -> anyhow::Error {
+    let problem = if before.in_sync() {
+        "the airports of this version are not loaded, and this role may not load them".to_owned()
+    } else {
+        let (current, latest) = (before.current_version(), latest(&MIGRATOR));
+        format!("the schema is at revision {current} of {latest}, and this role may not change it")
+    };
+    anyhow!("{problem}: run `paxflow db migrate upgrade` as a member of paxflow_owner")
+}
+
 /// Names the file and the statement, and who holds the lock if it is for that.
 async fn explain<'a>(
     mut turn: Turn,
-    before: &Standing,
     error: MigrateError,
     mut files: impl Iterator<Item = &'a Migration>,
 ) -> anyhow::Error {
-    if sqlstate(&error).as_deref() == Some(INSUFFICIENT_PRIVILEGE) {
-        let problem = if before.in_sync() {
-            "the airports of this version are not loaded, and this role may not load them"
-                .to_owned()
-        } else {
-            let (current, latest) = (before.current_version(), latest(&MIGRATOR));
-            format!(
-                "the schema is at revision {current} of {latest}, and this role may not change it"
-            )
-        };
-        return anyhow!("{problem}: run `paxflow db migrate upgrade` as a member of paxflow_owner");
-    }
     let MigrateError::ExecuteMigration(cause, version) = error else {
         return anyhow::Error::new(error).context("cannot change the schema");
     };
