@@ -11,6 +11,7 @@ use paxflow::sandbox::{Options, Sandbox, Shutdown};
 use serde_json::Value;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
+use tokio::process::Command;
 
 use crate::events::flight;
 use crate::process::{Place, place, properties, ran};
@@ -153,7 +154,11 @@ async fn rabbitmqctl(sandbox: &Sandbox, arguments: &[&str]) {
 
 /// Exit code and findings.
 async fn doctor(place: &Place) -> (i32, Vec<Value>) {
-    let (code, out, err) = ran(place.paxflow(&["doctor", "--json"])).await;
+    examined(place.paxflow(&["doctor", "--json"])).await
+}
+
+async fn examined(command: Command) -> (i32, Vec<Value>) {
+    let (code, out, err) = ran(command).await;
     let findings: Vec<Value> = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
     assert_eq!(code, i32::from(!findings.is_empty()), "{out}");
     (code, findings)
@@ -250,6 +255,18 @@ async fn doctor_finds_the_privileges_that_a_role_lacks() {
         ("privileges", "INSERT on quarantined_events"),
     ];
     assert_finds(&sick, &lacking).await;
+    // It is the worker's role that counts, whoever migrates.
+    let shorten = format!("ALTER ROLE {role} SET lock_timeout = '50ms'");
+    execute(&mut connection, &shorten).await;
+    let mut command = sick.paxflow(&["doctor", "--json"]);
+    command.env("DATABASE_DIRECT_URL", &place.database_url);
+    let (_, findings) = examined(command).await;
+    let checks: Vec<_> = findings.iter().map(|finding| &finding["check"]).collect();
+    assert_eq!(
+        checks,
+        ["lock_timeout", "privileges", "privileges"],
+        "{findings:?}"
+    );
     execute(&mut connection, &format!("DROP OWNED BY {role}")).await;
     execute(&mut connection, &format!("DROP ROLE {role}")).await;
 }

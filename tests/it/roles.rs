@@ -394,7 +394,7 @@ async fn a_worker_before_its_migration_asks_for_the_owner_in_one_line() {
 }
 
 #[tokio::test]
-async fn a_worker_that_lacks_a_right_says_so_before_it_takes_a_delivery() {
+async fn who_lacks_a_right_is_told_which_and_a_worker_before_it_takes_a_delivery() {
     let database = Database::new().await;
     let mut admin = database.connect().await;
     execute(&mut admin, ROLES).await;
@@ -412,6 +412,10 @@ async fn a_worker_that_lacks_a_right_says_so_before_it_takes_a_delivery() {
     let delivery = subscription.next().await.unwrap();
     assert_eq!(delivery.headers.get("x-delivery-count"), None);
     subscription.close().await;
+    let downgrade = ["db", "migrate", "downgrade", "4", "--yes"];
+    let (code, _, err) = ran(place.paxflow(&downgrade)).await;
+    let remedy = "run `paxflow db migrate downgrade 4` as a member of paxflow_owner";
+    assert!(code == 1 && err.contains(remedy), "{err}");
     // Without what batches do not need a worker starts.
     execute(&mut admin, "GRANT INSERT ON bookings TO paxflow_worker").await;
     place.worker().await.stop().await;

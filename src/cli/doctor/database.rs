@@ -1,14 +1,15 @@
 //! What could be wrong with the database: a table of checks.
 
 use anyhow::{Context, Result};
-use sqlx::postgres::PgConnection;
+use sqlx::Connection;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 use super::Finding;
 use crate::config::Config;
 use crate::db::migrate::MIGRATOR;
 use crate::db::{self, reference, revisions, rights};
 
-/// A query whose every row is something found, said by its first column.
+/// A query whose every row is something found.
 struct Check {
     name: &'static str,
     finds: &'static str,
@@ -165,7 +166,7 @@ const SCHEMA: &[Check] = &[
                 FROM reference_data r, (SELECT count(*) FROM airports) a
                 WHERE r.name = 'airports' AND a.count < r.row_count",
         danger: "flights from there count on their UTC date",
-        remedy: "DELETE FROM reference_data WHERE name = 'airports', then start paxflow run, which loads them",
+        remedy: "DELETE FROM reference_data WHERE name = 'airports', then paxflow db migrate upgrade, which loads them",
     },
     Check {
         name: "time_zones",
@@ -178,42 +179,59 @@ const SCHEMA: &[Check] = &[
         danger: "every flight from there is refused and quarantined",
         remedy: "update the time zone data of the server, or correct the airport",
     },
-    Check {
-        name: "privileges",
-        finds: rights::MISSING,
-        danger: "workers do not start, or do not verify and tidy up",
-        remedy: "GRANT it to the role of DATABASE_URL",
-    },
 ];
 
-/// The findings. Where the schema is not what this program needs, nothing is asked of it.
+/// What would cut off a batch would cut off these questions; and behind a pooler a session lasts as long as a transaction.
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
+
+/// The findings: of the settings and rights that a worker's batches have, and of the schema. Where that is not what this
+/// program needs, nothing is asked of it.
 pub(super) async fn examine(config: &Config, consumers: u32) -> Result<Vec<Finding>> {
-    let options = db::options(config.direct_url()?, "doctor")?;
-    let mut connection = match db::connect(&options).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            return Ok(vec![Finding {
-                server: "database",
-                check: "reachable",
-                found: format!("{}: {error}", db::address(&options)),
-                danger: "workers wait and apply nothing",
-                remedy: "start the database, or correct DATABASE_URL",
-            }]);
-        }
+    let pooler = config.pool.pooler;
+    let worker = pooler.options(config.database_url()?, "doctor")?;
+    let direct = db::options(config.direct_url()?, "doctor")?;
+    let (mut worker, mut direct) = match (db::connect(&worker).await, db::connect(&direct).await) {
+        (Ok(worker), Ok(direct)) => (worker, direct),
+        (Err(error), _) => return Ok(vec![unreachable(&worker, &error)]),
+        (_, Err(error)) => return Ok(vec![unreachable(&direct, &error)]),
     };
     let mut findings = Vec::new();
-    // What would cut off a batch would cut off these questions.
-    sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
-        .execute(&mut connection)
+    let mut settings = worker
+        .begin_with(BEGIN)
         .await
         .context("cannot ask the database")?;
-    run_checks(&mut connection, SETTINGS, &mut findings).await?;
-    findings.extend(too_few_connections(&mut connection, config, consumers).await?);
-    match schema_problem(&mut connection).await? {
-        Some(problem) => findings.push(problem),
-        None => run_checks(&mut connection, SCHEMA, &mut findings).await?,
+    run_checks(&mut settings, SETTINGS, &mut findings).await?;
+    findings.extend(too_few_connections(&mut settings, config, consumers).await?);
+    if let Some(problem) = schema_problem(&mut direct).await? {
+        findings.push(problem);
+        return Ok(findings);
     }
+    let mut schema = direct
+        .begin_with(BEGIN)
+        .await
+        .context("cannot ask the database")?;
+    run_checks(&mut schema, SCHEMA, &mut findings).await?;
+    let missing = rights::missing(&mut settings)
+        .await
+        .context("cannot check privileges")?;
+    findings.extend(missing.into_iter().map(|(found, _)| Finding {
+        server: "database",
+        check: "privileges",
+        found,
+        danger: "workers do not start, or do not verify and tidy up",
+        remedy: "GRANT it to the role of DATABASE_URL",
+    }));
     Ok(findings)
+}
+
+fn unreachable(options: &PgConnectOptions, error: &sqlx::Error) -> Finding {
+    Finding {
+        server: "database",
+        check: "reachable",
+        found: format!("{}: {error}", db::address(options)),
+        danger: "workers wait and apply nothing",
+        remedy: "start the database, or correct DATABASE_URL or DATABASE_DIRECT_URL",
+    }
 }
 
 async fn run_checks(
@@ -223,6 +241,7 @@ async fn run_checks(
 ) -> Result<()> {
     for check in checks {
         let found: Vec<String> = sqlx::query_scalar(check.finds)
+            .persistent(false)
             .fetch_all(&mut *connection)
             .await
             .with_context(|| format!("cannot check {}", check.name))?;
@@ -244,6 +263,7 @@ async fn too_few_connections(
     consumers: u32,
 ) -> Result<Option<Finding>> {
     let offered: i32 = sqlx::query_scalar(include_str!("connections.sql"))
+        .persistent(false)
         .fetch_one(connection)
         .await
         .context("cannot check the connections")?;
@@ -274,13 +294,13 @@ async fn schema_problem(connection: &mut PgConnection) -> Result<Option<Finding>
         (
             format!("revision {current}, this program knows {latest}"),
             "a worker of this version cannot run on it",
-            "paxflow db migrate upgrade, or start paxflow run, which migrates",
+            "paxflow db migrate upgrade",
         )
     } else if !reference::is_loaded(connection).await? {
         (
             "the airports of this version are not loaded".to_owned(),
             "flights count on their UTC date, or on that of another edition",
-            "start paxflow run, which loads them",
+            "paxflow db migrate upgrade, which loads them",
         )
     } else {
         return Ok(None);
