@@ -202,7 +202,7 @@ impl Config {
             .ok_or_else(|| missing("DATABASE_URL"))
     }
 
-    /// PostgreSQL itself, for what needs a session that lasts: everything but the worker.
+    /// PostgreSQL itself, for what needs a session that lasts: everything but the batches of a worker.
     ///
     /// # Errors
     /// If no URL is set that leads there.

@@ -89,6 +89,9 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         batch_linger: config.batch_linger,
         prefetch: config.prefetch,
     };
+    if direct.is_none() {
+        warn!("no DATABASE_DIRECT_URL: this worker verifies nothing and forgets nothing");
+    }
     let upkeep = direct.map(|database| {
         tokio::spawn(upkeep::run(Upkeep {
             database: database.application_name("paxflow upkeep"),

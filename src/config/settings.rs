@@ -18,7 +18,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "DATABASE_DIRECT_URL",
         form: "postgres://user:password@host:5432/database",
         default: "DATABASE_URL",
-        meaning: "PostgreSQL itself, for migrations and every command but run: needed where DATABASE_URL leads to a pooler. DATABASE_DIRECT_URL_FILE names a file that holds it.",
+        meaning: "PostgreSQL itself, for migrations, every command but run, and what run does beside its batches (verify, forget): needed where DATABASE_URL leads to a pooler. DATABASE_DIRECT_URL_FILE names a file that holds it.",
     },
     Setting {
         name: "AMQP_URL",

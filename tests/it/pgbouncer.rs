@@ -295,7 +295,8 @@ async fn migrations_ask_for_a_direct_url() {
         let worker = worker(&pooled).await;
         direct.publish(&generated(100, 32, 0.0)).await;
         direct.committed_at_least(100).await;
-        worker.stop().await;
+        let log = worker.stop().await;
+        assert!(log.contains("no DATABASE_DIRECT_URL"), "{log}");
     })
     .await;
 }
@@ -305,18 +306,22 @@ async fn commands_ask_for_a_direct_url() {
     let database = Database::new().await;
     let direct = place(&database);
     let bouncer = PgBouncer::start().await;
-    let command = || {
-        let mut command = bouncer.before(&direct).paxflow(&["verify"]);
-        command.env("DATABASE_POOLER", "transaction");
-        command
-    };
-    let (code, _, said) = ran(command()).await;
-    assert_eq!(code, 1, "{said}");
-    assert!(said.contains("DATABASE_DIRECT_URL is not set"), "{said}");
-    let mut with_direct = command();
-    with_direct.env("DATABASE_DIRECT_URL", &direct.database_url);
-    let (code, said, _) = ran(with_direct).await;
-    assert!(code == 0 && said.contains("exact"), "{said}");
+    direct.declare().await;
+    let pooled = bouncer.before(&direct);
+    for (command, well) in [("verify", "exact: "), ("doctor", "nothing found")] {
+        let command = || {
+            let mut command = pooled.paxflow(&[command]);
+            command.env("DATABASE_POOLER", "transaction");
+            command
+        };
+        let (code, _, said) = ran(command()).await;
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("DATABASE_DIRECT_URL is not set"), "{said}");
+        let mut with_direct = command();
+        with_direct.env("DATABASE_DIRECT_URL", &direct.database_url);
+        let (code, said, err) = ran(with_direct).await;
+        assert!(code == 0 && said.contains(well), "{said}{err}");
+    }
 }
 
 #[tokio::test]
