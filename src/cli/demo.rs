@@ -94,9 +94,14 @@ pub(super) async fn run(arguments: &Arguments, mut config: Config) -> Result<Exi
         config.amqp_url = Some(Secret::new(sandbox.amqp_url()));
         private = Some(sandbox);
     }
+    let keeping = match private {
+        Some(_) => how_to_reach(&config)?,
+        None => "\nStill running on the servers given; Ctrl-C stops the worker, and the data stay."
+            .to_owned(),
+    };
     let mut interrupts = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
     let exact = tokio::select! {
-        shown = show(arguments, &config) => kept(arguments, &config, shown, &mut interrupts).await,
+        shown = show(arguments, &config) => kept(arguments, &keeping, shown, &mut interrupts).await,
         _ = interrupts.recv() => Ok(true),
     };
     if let Some(sandbox) = private {
@@ -132,13 +137,13 @@ impl Running {
 /// Leaves the worker running until Ctrl-C, if that is asked for.
 async fn kept(
     arguments: &Arguments,
-    config: &Config,
+    keeping: &str,
     shown: Result<Running>,
     interrupts: &mut Signal,
 ) -> Result<bool> {
     let running = shown?;
     if arguments.keep {
-        arguments.tell(how_to_reach(config)?);
+        arguments.tell(keeping);
         interrupts.recv().await;
     }
     running.stop().await
@@ -372,7 +377,7 @@ fn quarantined_table(set_aside: &[SetAside]) -> Table {
     table
 }
 
-/// How to reach what is left running. The password is made for this run and ends with it.
+/// How to reach private servers that are left running. Their passwords are made for this run and end with it.
 fn how_to_reach(config: &Config) -> Result<String> {
     let paxflow = std::env::current_exe().context("cannot tell where this program is")?;
     let paxflow = paxflow.display();

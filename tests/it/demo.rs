@@ -127,6 +127,24 @@ async fn a_demo_that_is_kept_ends_in_good_order() {
 }
 
 #[tokio::test]
+async fn a_demo_that_is_kept_on_given_servers_tells_no_password_and_removes_nothing() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut demo = place.paxflow(&["demo", "--keep"]);
+    let mut demo = demo.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    read_to(&mut lines, "Still running").await;
+    signal(demo.id().unwrap(), "INT");
+    let mut rest = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        rest.push(line);
+    }
+    assert!(demo.wait().await.unwrap().success());
+    assert_eq!(rest, Vec::<String>::new());
+    assert!(place.number("SELECT count(*) FROM bookings").await > 0);
+}
+
+#[tokio::test]
 async fn a_killed_demo_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mut demo = demo(&directory).spawn().unwrap();
