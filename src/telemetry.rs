@@ -33,8 +33,6 @@ pub const BROKER_SESSIONS: &str = "paxflow_broker_sessions_total";
 pub const UNREADABLE: &str = "paxflow_deliveries_unreadable_total";
 /// Whether broker and database are connected.
 pub const UP: &str = "paxflow_connection_up";
-/// Time of the newest event that was committed.
-pub const LAST_EVENT: &str = "paxflow_last_event_timestamp_seconds";
 /// Time of the last commit.
 pub const LAST_COMMIT: &str = "paxflow_last_commit_timestamp_seconds";
 /// Open database connections.
@@ -150,11 +148,6 @@ fn describe() {
         UP,
         Unit::Count,
         "Whether the broker or the database is connected: 1 or 0"
-    );
-    describe_gauge!(
-        LAST_EVENT,
-        Unit::Seconds,
-        "Time of the newest event committed, as Unix time"
     );
     describe_gauge!(
         LAST_COMMIT,
