@@ -8,8 +8,7 @@ use sqlx::{Connection, Row};
 
 use super::{Report, look, record};
 
-/// Whoever verifies in the background holds this lock until its transaction ends, which also works through a
-/// pooler that lends a connection for one transaction.
+/// Whoever verifies in the background holds this lock until its transaction ends.
 const LOCK: i64 = 0x7061_7866_6175_6474;
 /// One of the five comparisons may take so long; on one core.
 const BOUNDS: &str =
