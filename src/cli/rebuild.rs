@@ -25,6 +25,9 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     let report = audit::verify(&mut connection)
         .await
         .context("rebuilt, but cannot verify")?;
+    audit::record(&mut connection, &report, rebuilt.replaced)
+        .await
+        .context("rebuilt and verified, but the result could not be recorded")?;
     if arguments.json {
         say!(
             "{}",
@@ -46,9 +49,6 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         }
         say!("{}", summary(&report));
     }
-    audit::record(&mut connection, &report, rebuilt.replaced)
-        .await
-        .context("the result could not be recorded")?;
     Ok(if report.is_exact() {
         ExitCode::SUCCESS
     } else {

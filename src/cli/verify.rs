@@ -39,6 +39,10 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
             .await
             .context("cannot verify the repair")?;
     }
+    if let Err(error) = audit::record(&mut connection, &report, repaired).await {
+        let problem = format_args!("the result could not be recorded: {error}");
+        writeln!(std::io::stderr(), "paxflow: {problem}").ok();
+    }
     if arguments.json {
         let mut value = serde_json::to_value(&report).context("cannot write the report")?;
         value["exact"] = json!(report.is_exact());
@@ -47,10 +51,6 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         say!("{value}");
     } else {
         show(&report, repaired).ok();
-    }
-    if let Err(error) = audit::record(&mut connection, &report, repaired).await {
-        let problem = format_args!("the result could not be recorded: {error}");
-        writeln!(std::io::stderr(), "paxflow: {problem}").ok();
     }
     Ok(if report.is_exact() {
         ExitCode::SUCCESS
