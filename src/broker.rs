@@ -23,6 +23,7 @@ use lapin::{
 
 use crate::batch::Delivery;
 use crate::config::{Config, ConsumerRole, Secret};
+use crate::event::CONTENT_TYPE;
 use crate::tls;
 
 use connect::connect;
@@ -546,7 +547,7 @@ impl Publisher {
         body: &[u8],
     ) -> Result<Unconfirmed, BrokerError> {
         let mut properties = BasicProperties::default()
-            .with_content_type("application/cloudevents+json".into())
+            .with_content_type(CONTENT_TYPE.into())
             .with_delivery_mode(2);
         // AMQP keeps 255 bytes for it; a longer id stands in the body alone.
         if let Some(id) = event_id.and_then(|id| ShortString::try_new(id).ok()) {

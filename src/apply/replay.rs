@@ -229,7 +229,11 @@ pub async fn preview(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result
         };
         let sqlstate = error.as_database_error().and_then(|error| error.code());
         if let Fault::Data { .. } = fault_of(&error) {
-            for id in refused_alone(connection, &messages).await? {
+            let alone = refused_alone(connection, &messages).await?;
+            if alone.is_empty() {
+                return Err(error);
+            }
+            for id in alone {
                 messages.retain(|message| message.id != id);
                 refused.push(StillRejected {
                     id,

@@ -13,7 +13,7 @@ pub(super) fn received(delivery: lapin::message::Delivery) -> Delivery {
     let text = |value: &Option<ShortString>| value.clone().map(|value| storable(value.into()));
     Delivery {
         tag: delivery.delivery_tag,
-        exchange: delivery.exchange.into(),
+        exchange: storable(delivery.exchange.into()),
         routing_key: storable(delivery.routing_key.into()),
         content_type: text(properties.content_type()),
         content_encoding: text(properties.content_encoding()),

@@ -60,7 +60,7 @@ struct Workers {
     quarantined: i64,
     batches: i64,
     last_commit_at: Option<DateTime<Utc>>,
-    /// How far the newest committed event lies back.
+    /// Time of the newest committed event.
     last_event_at: Option<DateTime<Utc>>,
 }
 

@@ -251,7 +251,7 @@ fn is_json_in_utf8(content_type: &str) -> bool {
     }
     let mut parts = content_type.split(';').map(str::trim);
     let is_json = parts.next().is_some_and(|media_type| {
-        media_type.eq_ignore_ascii_case("application/cloudevents+json")
+        media_type.eq_ignore_ascii_case(CONTENT_TYPE)
             || media_type.eq_ignore_ascii_case("application/json")
     });
     is_json

@@ -27,7 +27,7 @@ pub(super) struct Server {
     pub name: &'static str,
     /// The Debian package that holds it.
     pub package: &'static str,
-    /// Shell functions that the keeper calls: `prepare`, `serve`, `forget`.
+    /// Shell functions that the keeper calls, `prepare`, `serve` and `forget`, and `last_signal`, which ends the server at once.
     pub script: &'static str,
     /// The signal it takes as a request to end in good order.
     pub graceful: &'static str,

@@ -1,6 +1,6 @@
 # Keeps one private server: starts and ends it as told on stdin, and when stdin closes (its owner has finished, or was
-# killed) ends it and removes DIR. The text before this defines prepare, serve, and last_signal: the one that ends the
-# server at once.
+# killed) ends it and removes DIR. The text before this defines prepare, serve and forget, and last_signal: the one that
+# ends the server at once.
 # Owner says: start -> pid; KILL, INT, TERM -> stopped.
 
 # A trap, not an ignore: an ignored signal would stay ignored in the server. Any of them ends the loop below, and a closed

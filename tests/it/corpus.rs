@@ -1,4 +1,4 @@
-//! The corpus of bad input, 120 cases by number: each for bookings and flights, through the real broker.
+//! The corpus of bad input, 120 cases by number: each for bookings and flights through the real broker, or where `ELSEWHERE` says.
 
 mod cases;
 

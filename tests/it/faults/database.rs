@@ -168,10 +168,7 @@ async fn serialization_failures_are_tried_again() {
         let before = rig.committed().await;
         rig.publish(200).await;
         rig.place.committed_at_least(before + 150).await;
-        println!(
-            "{level}: {} serialization failures",
-            one.log().matches("could not serialize").count()
-        );
+        says(&one, "could not serialize").await;
         one.stop().await;
         two.stop().await;
         rig.finish().await;
