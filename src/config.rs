@@ -216,6 +216,14 @@ impl Config {
         }
     }
 
+    /// Whether data must not be destroyed here: whoever writes `Production` or `prod` means it.
+    pub fn is_production(&self) -> bool {
+        let name = self.environment.trim();
+        ["production", "prod"]
+            .iter()
+            .any(|production| name.eq_ignore_ascii_case(production))
+    }
+
     /// The setting that [`Config::direct_url`] comes from.
     pub fn direct_setting(&self) -> &'static str {
         match self.database_direct_url {

@@ -39,7 +39,7 @@ impl Consent {
 
 /// Fails where data must never be dropped by a command.
 pub(super) fn refuse_in_production(config: &Config, command: &str) -> Result<()> {
-    if config.environment == "production" {
+    if config.is_production() {
         bail!("paxflow {command} destroys data and is refused while PAXFLOW_ENV is production");
     }
     Ok(())

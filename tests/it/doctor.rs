@@ -140,7 +140,7 @@ const DATABASE: [(&str, &str, &str, &str); 19] = [
 ];
 
 /// Runs `rabbitmqctl` as the operator of a private broker, with the cookie, name and ports it has itself.
-async fn rabbitmqctl(sandbox: &Sandbox, arguments: &[&str]) {
+pub async fn rabbitmqctl(sandbox: &Sandbox, arguments: &[&str]) {
     let pid = sandbox.rabbitmq_pid().unwrap();
     let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     let variables = environment

@@ -500,10 +500,15 @@ async fn drop_and_reset_take_what_is_ours_and_only_that() {
     let whole = catalogs(&mut connection).await;
     execute(&mut connection, "CREATE TABLE notes (text text)").await;
 
-    for command in [&["drop"][..], &["reset"], &["migrate", "reset"]] {
+    for (command, environment) in [
+        (&["drop"][..], "production"),
+        (&["reset"], "Production"),
+        (&["migrate", "reset"], "prod"),
+        (&["migrate", "downgrade", "base"], "production"),
+    ] {
         let arguments = [&["db"], command, &["--yes"]].concat();
         let mut production = place.paxflow(&arguments);
-        production.env("PAXFLOW_ENV", "production");
+        production.env("PAXFLOW_ENV", environment);
         let (code, _, err) = ran(production).await;
         assert!(code == 1 && err.contains("PAXFLOW_ENV"), "{err}");
         let why = refuses(&place, command).await;

@@ -1,18 +1,17 @@
 //! One consumer at a time: who it is, who follows it; and a stream that is spread over several such queues.
 
+use std::io::Write;
 use std::time::Duration;
 
-use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use paxflow::broker::Topology;
 use paxflow::config::ConsumerRole;
 use paxflow::event::{Message, decode};
 use paxflow::sandbox::{Options, Sandbox};
-use serde_json::Value;
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::doctor::rabbitmqctl;
 use crate::process::{Place, Worker, generated, place, properties, until};
 use crate::support::{Database, sum_of};
 
@@ -123,7 +122,9 @@ async fn a_stream_is_spread_over_partitions_and_stays_exact() {
     };
     let sandbox = Sandbox::start(&options).await.unwrap();
     let exchange = "paxflow.events";
-    import(sandbox.amqp_url(), &definitions(PARTITIONS)).await;
+    let definitions = definitions(PARTITIONS);
+    let file = definitions.path().to_str().unwrap();
+    rabbitmqctl(&sandbox, &["import_definitions", file]).await;
     let parts: Vec<Place> = (1..=PARTITIONS)
         .map(|number| {
             let mut part = Place::new(sandbox.database_url(), sandbox.amqp_url());
@@ -132,11 +133,6 @@ async fn a_stream_is_spread_over_partitions_and_stays_exact() {
             part.consumed_as(ConsumerRole::Active)
         })
         .collect();
-    let mut workers = Vec::new();
-    for part in &parts {
-        workers.push(worker(part).await);
-    }
-
     let bodies = generated(3_000, 33, 0.0);
     let producer = parts[0].producer().await;
     for body in &bodies {
@@ -144,6 +140,11 @@ async fn a_stream_is_spread_over_partitions_and_stays_exact() {
         let properties = properties().with_message_id(event.id.as_ref().into());
         let sent = producer.send(exchange, event.kind.routing_key(), properties, body);
         sent.await.await.unwrap();
+    }
+    // Nothing was lost before the workers were there.
+    let mut workers = Vec::new();
+    for part in &parts {
+        workers.push(worker(part).await);
     }
     parts[0].committed_at_least(bodies.len() as i64).await;
     for worker in workers {
@@ -164,55 +165,15 @@ async fn a_stream_is_spread_over_partitions_and_stays_exact() {
     sandbox.stop().await.unwrap();
 }
 
-fn definitions(partitions: usize) -> Value {
+/// What deploy/partitions prints, in a file.
+fn definitions(partitions: usize) -> NamedTempFile {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/partitions");
     let printed = std::process::Command::new(script)
         .arg(partitions.to_string())
         .output()
         .unwrap();
     assert!(printed.status.success());
-    serde_json::from_slice(&printed.stdout).unwrap()
-}
-
-/// Does what `rabbitmqctl import_definitions` does with them.
-async fn import(amqp_url: &str, definitions: &Value) {
-    let connection = Connection::connect(amqp_url, ConnectionProperties::default())
-        .await
-        .unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    for exchange in definitions["exchanges"].as_array().unwrap() {
-        let mut arguments = FieldTable::default();
-        for (name, value) in exchange["arguments"].as_object().unwrap() {
-            arguments.insert(
-                name.as_str().into(),
-                AMQPValue::LongString(text(value).into()),
-            );
-        }
-        let kind = match exchange["type"].as_str().unwrap() {
-            "topic" => ExchangeKind::Topic,
-            other => ExchangeKind::Custom(other.to_owned()),
-        };
-        let options = ExchangeDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        let name = text(&exchange["name"]);
-        let declared = channel.exchange_declare(name.as_str().into(), kind, options, arguments);
-        declared.await.unwrap();
-    }
-    for binding in definitions["bindings"].as_array().unwrap() {
-        let [to, from, key] =
-            ["destination", "source", "routing_key"].map(|name| text(&binding[name]));
-        let options = ExchangeBindOptions::default();
-        let bound = channel.exchange_bind(
-            to.as_str().into(),
-            from.as_str().into(),
-            key.as_str().into(),
-            options,
-            FieldTable::default(),
-        );
-        bound.await.unwrap();
-    }
-    connection.close(200, "done".into()).await.unwrap();
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(&printed.stdout).unwrap();
+    file
 }

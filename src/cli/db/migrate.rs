@@ -165,6 +165,9 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
             options,
         } => {
             let plan = Plan::down(revision.version(migrator)?, migrator, config).await?;
+            if !dry_run && plan.losses()?.is_some() {
+                refuse_in_production(config, "db migrate downgrade")?;
+            }
             plan.carry_out(*dry_run, *options).await?;
         }
         Command::Reset { options } => {

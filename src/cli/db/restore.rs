@@ -93,7 +93,7 @@ fn check_format(file: &Path) -> Result<()> {
 
 fn refuse_to_destroy(objects: usize, force: bool, config: &Config) -> Result<()> {
     ensure!(
-        objects == 0 || config.environment != "production",
+        objects == 0 || !config.is_production(),
         "the database is not empty ({objects} objects in schema public), and PAXFLOW_ENV=production refuses to drop them: restore into an empty one"
     );
     ensure!(
