@@ -121,6 +121,15 @@ pub struct Batch<'a> {
     folded: Option<Folded<'a>>,
     /// Verdicts of what has committed.
     pub committed: VerdictCounts,
+    /// The next part, if its COMMIT was not answered.
+    unanswered: Option<Unanswered>,
+}
+
+/// A part that has committed, if so many batches of the worker have.
+#[derive(Debug, Clone, Copy)]
+struct Unanswered {
+    batches: i64,
+    counts: VerdictCounts,
 }
 
 impl<'a> Batch<'a> {
@@ -130,6 +139,7 @@ impl<'a> Batch<'a> {
             left: vec![deliveries],
             folded: Some(batch::fold(deliveries)),
             committed: VerdictCounts::default(),
+            unanswered: None,
         }
     }
 
@@ -149,8 +159,17 @@ impl<'a> Batch<'a> {
         worker: &Worker,
     ) -> sqlx::Result<()> {
         while let Some(part) = self.left.last().copied() {
+            if let Some(Unanswered { batches, counts }) = self.unanswered {
+                let has_committed = committed_batches(connection, worker).await? >= batches;
+                self.unanswered = None;
+                if has_committed {
+                    self.settle_next(counts);
+                    continue;
+                }
+            }
             let folded = self.folded.take().unwrap_or_else(|| batch::fold(part));
-            match commit(connection, worker, part, folded, None).await {
+            let unanswered = &mut self.unanswered;
+            match commit(connection, worker, part, folded, None, unanswered).await {
                 Ok(counts) => self.settle_next(counts),
                 Err(error) if bookings::is_collision(&error) => worker.inserting.met_a_twin(),
                 Err(error) => match fault_of(&error) {
@@ -159,8 +178,11 @@ impl<'a> Batch<'a> {
                             rejected: vec![(0, refused_by_database())],
                             ..Folded::default()
                         };
-                        let counts = commit(connection, worker, part, refused, Some(&sqlstate));
-                        self.settle_next(counts.await?);
+                        let sqlstate = Some(sqlstate.as_str());
+                        let counts =
+                            commit(connection, worker, part, refused, sqlstate, unanswered);
+                        let counts = counts.await?;
+                        self.settle_next(counts);
                     }
                     Fault::Data { .. } => {
                         let (first, second) = part.split_at(part.len() / 2);
@@ -176,6 +198,7 @@ impl<'a> Batch<'a> {
 
     fn settle_next(&mut self, counts: VerdictCounts) {
         self.left.pop();
+        self.unanswered = None;
         self.committed = self.committed + counts;
     }
 }
@@ -194,6 +217,7 @@ async fn commit(
     deliveries: &[Delivery],
     folded: Folded<'_>,
     sqlstate: Option<&str>,
+    unanswered: &mut Option<Unanswered>,
 ) -> sqlx::Result<VerdictCounts> {
     let last_event_at = folded.last_event_at;
     let pooler = worker.pooler;
@@ -207,9 +231,24 @@ async fn commit(
     for _ in &rejected {
         counts.count(Verdict::Quarantined);
     }
-    count(&mut transaction, worker, last_event_at, counts).await?;
+    let batches = count(&mut transaction, worker, last_event_at, counts).await?;
+    *unanswered = Some(Unanswered { batches, counts });
     transaction.commit().await?;
     Ok(counts)
+}
+
+async fn committed_batches(connection: &mut PgConnection, worker: &Worker) -> sqlx::Result<i64> {
+    let mut transaction = worker.pooler.begin(connection).await?;
+    let batches = worker
+        .pooler
+        .query(include_str!("committed_batches.sql"))
+        .bind(&worker.id)
+        .bind(worker.started_at)
+        .fetch_one(&mut *transaction)
+        .await?
+        .try_get(0)?;
+    transaction.rollback().await?;
+    Ok(batches)
 }
 
 /// What a folded batch came to.
@@ -250,12 +289,13 @@ async fn write(
     })
 }
 
+/// Counts a batch; returns which of the worker's it is.
 async fn count(
     connection: &mut PgConnection,
     worker: &Worker,
     last_event_at: Option<DateTime<Utc>>,
     counts: VerdictCounts,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<i64> {
     worker
         .pooler
         .query(include_str!("progress.sql"))
@@ -268,7 +308,7 @@ async fn count(
         .bind(counts.stale as i64)
         .bind(counts.folded as i64)
         .bind(counts.quarantined as i64)
-        .execute(connection)
-        .await?;
-    Ok(())
+        .fetch_one(connection)
+        .await?
+        .try_get(0)
 }

@@ -1,4 +1,4 @@
--- The verdict counts of this worker, in the transaction of the events they count.
+-- The verdict counts of this worker, in the transaction of the events they count; tells which of its batches this is.
 INSERT INTO worker_progress AS w (
     worker_id, started_at, last_commit_at, last_event_at,
     received, applied, duplicate, stale, folded, quarantined, batches)
@@ -13,3 +13,4 @@ SET last_commit_at = now(),
     folded = w.folded + excluded.folded,
     quarantined = w.quarantined + excluded.quarantined,
     batches = w.batches + 1
+RETURNING batches

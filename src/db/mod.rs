@@ -28,8 +28,10 @@ use crate::tls;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings of every session.
-const SESSION: [(&str, &str); 4] = [
+const SESSION: [(&str, &str); 5] = [
     ("timezone", "UTC"),
+    // Each statement of a batch sees what was committed while it waited, such as an airport's new time zone.
+    ("default_transaction_isolation", "read committed"),
     // The driver reads no other form, where it asks for text.
     ("bytea_output", "hex"),
     ("client_min_messages", "error"),
@@ -139,9 +141,19 @@ pub async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     }
 }
 
+/// From PostgreSQL 14 on: a server that is at a long statement, or waits for a lock, for somebody who has gone notices it
+/// within a second. Where it cannot, the statement runs to its end.
+async fn notice_the_end(connection: &mut PgConnection) {
+    let notice = "SELECT set_config(name, '1s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'";
+    sqlx::raw_sql(notice).execute(connection).await.ok();
+}
+
 /// Where a database is, to be shown to people: never its password.
 pub fn address(options: &PgConnectOptions) -> String {
-    let database = options.get_database().unwrap_or("postgres");
+    // As the server takes it.
+    let database = options
+        .get_database()
+        .unwrap_or_else(|| options.get_username());
     format!("{}:{}/{database}", options.get_host(), options.get_port())
 }
 

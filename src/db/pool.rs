@@ -50,9 +50,15 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // The first statement on a dead connection fails as fast as a ping would.
         .test_before_acquire(false)
-        .after_connect(|_, _| {
+        .after_connect(move |connection, _| {
             nodelay::set();
-            Box::pin(async { Ok(()) })
+            Box::pin(async move {
+                // Whoever gives up on a batch must not leave a session behind that waits on. A pooler's sessions are not ours.
+                if config.pooler == Pooler::None {
+                    super::notice_the_end(connection).await;
+                }
+                Ok(())
+            })
         })
         .after_release(move |connection, _| {
             let keep = returned_to

@@ -17,7 +17,10 @@ use crate::config::{Pooler, Secret};
 static BEGIN: LazyLock<String> = LazyLock::new(|| {
     let settings = SESSION.iter().chain(&KEY_LOOKUPS);
     let set = settings.map(|(name, value)| format!("; SET LOCAL {name} = '{value}'"));
-    format!("BEGIN{}", set.collect::<String>())
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED{}",
+        set.collect::<String>()
+    )
 });
 
 impl Pooler {

@@ -9,10 +9,6 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use super::holders::Holders;
 
-/// From PostgreSQL 14 on: a server that works on a long statement for somebody who has gone notices it, and
-/// gives the turn to the next one. Where it cannot, the statement runs to its end.
-const NOTICE_THE_END: &str = "SELECT set_config(name, '1s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'";
-
 /// SQLSTATE of a lock that was not given in time.
 pub(super) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
@@ -45,10 +41,8 @@ impl Turn {
         let mut connection = super::connect(options)
             .await
             .context("cannot connect to change the schema")?;
-        sqlx::raw_sql(NOTICE_THE_END)
-            .execute(&mut connection)
-            .await
-            .ok();
+        // Who has gone gives the turn to the next one.
+        super::notice_the_end(&mut connection).await;
         let holders = Holders::of(&mut connection, options).await?;
         let mut turn = Self {
             connection,

@@ -18,7 +18,7 @@ use crate::process::{Place, place, properties, ran};
 use crate::support::{Database, execute, servers};
 
 /// What to do to a database, what doctor then finds, and how to undo it. `{db}` is its name.
-const DATABASE: [(&str, &str, &str, &str); 19] = [
+const DATABASE: [(&str, &str, &str, &str); 18] = [
     (
         "ALTER DATABASE {db} SET synchronous_commit = off",
         "synchronous_commit",
@@ -30,12 +30,6 @@ const DATABASE: [(&str, &str, &str, &str); 19] = [
         "read_only",
         "default_transaction_read_only is on",
         "SET default_transaction_read_only = off; ALTER DATABASE {db} RESET ALL",
-    ),
-    (
-        "ALTER DATABASE {db} SET default_transaction_isolation = 'serializable'",
-        "default_transaction_isolation",
-        "serializable",
-        "ALTER DATABASE {db} RESET ALL",
     ),
     (
         "ALTER DATABASE {db} SET statement_timeout = '1ms'",

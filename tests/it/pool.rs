@@ -12,7 +12,10 @@ use sqlx::postgres::{PgConnection, PgPool};
 use tracing::Level;
 
 use crate::process::{Worker, generated, place, until};
-use crate::support::{Database, execute};
+use crate::support::{Database, dump, execute};
+
+/// For longer than a session may idle in a transaction.
+const LOCK: &str = "SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE bookings";
 
 fn open(database: &Database, size: u32, max_overflow: u32, recycle: Duration) -> PgPool {
     let config = PoolConfig {
@@ -185,6 +188,34 @@ async fn batches_of_a_long_queue_go_over_one_connection() {
         "{changes} changes in {BATCHES} batches"
     );
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_was_given_up_on_does_not_wait_on() {
+    let database = Database::new().await;
+    let pool = open(&database, 1, 0, Duration::from_secs(3600));
+    let (mut holder, mut watcher) = (database.connect().await, database.connect().await);
+    execute(&mut holder, LOCK).await;
+    let mut connection = pool.acquire().await.unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'bookings'::regclass";
+    tokio::select! {
+        locked = sqlx::raw_sql("SELECT count(*) FROM bookings").execute(&mut *connection) => panic!("{locked:?}"),
+        () = until("it waits", async || (dump(&mut watcher, waiting).await == "1\n").then_some(())) => {}
+    }
+    db::pool::abandon(connection, Duration::ZERO);
+    // Before PostgreSQL 14 it cannot know.
+    let knows = "SELECT count(*) FROM pg_settings WHERE name = 'client_connection_check_interval'";
+    let left = if dump(&mut watcher, knows).await == "1\n" {
+        0
+    } else {
+        1
+    };
+    until("as many are left as have to", async || {
+        (sessions(&mut watcher).await == left).then_some(())
+    })
+    .await;
+    assert_eq!(dump(&mut watcher, waiting).await, format!("{left}\n"));
 }
 
 #[tokio::test]

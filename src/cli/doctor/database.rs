@@ -64,13 +64,6 @@ const SETTINGS: &[Check] = &[
         remedy: "point DATABASE_URL to the primary, or reset default_transaction_read_only",
     },
     Check {
-        name: "default_transaction_isolation",
-        finds: "SELECT current_setting('default_transaction_isolation')
-                WHERE current_setting('default_transaction_isolation') <> 'read committed'",
-        danger: "workers on the same flights fail each other's batches over and over",
-        remedy: "set it to read committed for the server, the database and the role",
-    },
-    Check {
         name: "statement_timeout",
         finds: "SELECT name || ' is ' || reset_val || ' ms'
                 FROM pg_settings

@@ -9,7 +9,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::wire::{ACK, COMMIT_ANSWERED, Frames, PROGRESS, Point, Protocol, Sender};
+use super::wire::{ACK, ASKED, COMMIT_ANSWERED, Frames, PROGRESS, Point, Protocol, Sender, number};
 
 /// How long a frame that a test waits for may take to come.
 pub const FRAME_WITHIN: Duration = Duration::from_secs(60);
@@ -130,6 +130,9 @@ struct Seen {
     points: BTreeMap<Point, u64>,
     /// Batches whose commit the worker knows of.
     batches: u64,
+    /// The newest batch: its number among those of its worker, and whether it is among those.
+    newest: i64,
+    newest_is_known: bool,
     /// Acknowledgements that were sent while fewer batches were known to be committed.
     early_acks: u64,
 }
@@ -154,16 +157,44 @@ impl Journal {
         ended.expect("every connection ends").unwrap();
     }
 
-    fn note(&self, point: Point, of_batch: bool) {
+    fn note(&self, point: Point, doing: Doing) {
         let mut seen = self.seen.lock().unwrap();
         *seen.points.entry(point).or_default() += 1;
-        if point == COMMIT_ANSWERED && of_batch {
+        if point == COMMIT_ANSWERED && doing == Doing::Batch {
             seen.batches += 1;
+            seen.newest_is_known = true;
         }
         if point == ACK && seen.points[ACK] > seen.batches {
             seen.early_acks += 1;
         }
     }
+
+    /// Notes what the database says of the worker's batches.
+    fn note_number(&self, number: i64, doing: Doing) {
+        let mut seen = self.seen.lock().unwrap();
+        match doing {
+            Doing::Other => {}
+            Doing::Batch => {
+                seen.newest = number;
+                seen.newest_is_known = false;
+            }
+            Doing::Asking if number >= seen.newest && !seen.newest_is_known => {
+                seen.batches += 1;
+                seen.newest_is_known = true;
+            }
+            Doing::Asking => {}
+        }
+    }
+}
+
+/// What a connection is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    /// The transaction of a batch, which is counted.
+    Batch,
+    /// Whether a commit went through that was not answered.
+    Asking,
+    Other,
 }
 
 struct Shared {
@@ -284,12 +315,11 @@ async fn carry(
     let cut = {
         let (near_in, near_out) = near.split();
         let (far_in, far_out) = far.split();
-        // Whether the transaction on this connection is that of a batch.
-        let of_batch = watch::Sender::new(false);
+        let doing = watch::Sender::new(Doing::Other);
         let both = async {
             tokio::try_join!(
-                pass(near_in, far_out, Sender::Client, shared, &of_batch),
-                pass(far_in, near_out, Sender::Server, shared, &of_batch),
+                pass(near_in, far_out, Sender::Client, shared, &doing),
+                pass(far_in, near_out, Sender::Server, shared, &doing),
             )
         };
         tokio::select! {
@@ -318,7 +348,7 @@ async fn pass(
     mut to: WriteHalf<'_>,
     sender: Sender,
     shared: &Shared,
-    of_batch: &watch::Sender<bool>,
+    doing: &watch::Sender<Doing>,
 ) -> Result<(), Cut> {
     let mut frames = Frames::new(shared.protocol, sender);
     let mut conditions = shared.conditions.subscribe();
@@ -337,10 +367,20 @@ async fn pass(
         }
         while let Some((frame, point)) = frames.next_frame() {
             let mut cut_after = None;
+            let about = *doing.borrow();
+            if sender == Sender::Server
+                && about != Doing::Other
+                && let Some(number) = number(&frame)
+            {
+                shared.journal.note_number(number, about);
+                if about == Doing::Asking {
+                    doing.send_replace(Doing::Other);
+                }
+            }
             if let Some(point) = point {
                 if point == ACK {
                     // Counted when it is sent, not when it is through.
-                    shared.journal.note(point, false);
+                    shared.journal.note(point, Doing::Other);
                 }
                 if let Some(held) = shared.springs(point) {
                     to.write_all(&through).await.map_err(|_| Cut::Close)?;
@@ -352,14 +392,16 @@ async fn pass(
                         Verdict::CutAfter(cut) => cut_after = Some(cut),
                     }
                 }
-                if point == PROGRESS {
-                    of_batch.send_replace(true);
-                }
+                match point {
+                    PROGRESS => doing.send_replace(Doing::Batch),
+                    ASKED => doing.send_replace(Doing::Asking),
+                    _ => *doing.borrow(),
+                };
                 if point != ACK {
-                    shared.journal.note(point, *of_batch.borrow());
+                    shared.journal.note(point, *doing.borrow());
                 }
                 if point == COMMIT_ANSWERED {
-                    of_batch.send_replace(false);
+                    doing.send_replace(Doing::Other);
                 }
             }
             if frames_to_lose > 0 {

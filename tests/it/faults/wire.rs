@@ -13,6 +13,8 @@ pub const BEGIN: Point = "BEGIN";
 pub const BEGIN_ANSWERED: Point = "BEGIN answered";
 /// The last statement before the commit: only the transaction of a batch has it.
 pub const PROGRESS: Point = "progress";
+/// A worker whose commit was not answered asks whether it went through.
+pub const ASKED: Point = "committed_batches";
 /// The commit is asked for.
 pub const COMMIT: Point = "COMMIT";
 /// The commit is done.
@@ -75,6 +77,14 @@ pub const STATEMENTS: [(Point, &str); 10] = [
     ),
     (PROGRESS, include_str!("../../../src/apply/progress.sql")),
 ];
+
+/// The number that an answer to [`PROGRESS`] or [`ASKED`] consists of.
+pub fn number(frame: &[u8]) -> Option<i64> {
+    // Type, length of all, number of columns, length of the first.
+    let (head, value) = frame.split_at_checked(11)?;
+    let value = value.try_into().ok()?;
+    (head[0] == b'D').then(|| i64::from_be_bytes(value))
+}
 
 /// What a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,8 +178,12 @@ impl Frames {
             (Sender::Client, b'P') => {
                 let name = text(payload);
                 let sql = text(&payload[name.len() + 1..]);
-                if let Some((point, _)) = STATEMENTS.iter().find(|(_, text)| text.as_bytes() == sql)
-                {
+                let asked = (
+                    ASKED,
+                    include_str!("../../../src/apply/committed_batches.sql"),
+                );
+                let mut known = STATEMENTS.iter().chain([&asked]);
+                if let Some((point, _)) = known.find(|(_, text)| text.as_bytes() == sql) {
                     self.statements.insert(name.to_vec(), point);
                 }
                 None
