@@ -28,6 +28,8 @@ pub enum Replayed {
     Rejected(Rejected),
     /// It was replayed before; nothing has changed.
     Before,
+    /// It is discarded, and only open ones were asked for; nothing has changed.
+    Discarded,
     /// There is no such message.
     Unknown,
 }
@@ -120,12 +122,15 @@ pub async fn replay(
     connection: &mut PgConnection,
     worker: &Worker,
     id: i64,
+    discarded_too: bool,
 ) -> sqlx::Result<Replayed> {
     let Some(message) = fetch(connection, &[id]).await?.pop() else {
         return Ok(Replayed::Unknown);
     };
-    if message.state == "replayed" {
-        return Ok(Replayed::Before);
+    match message.state.as_str() {
+        "replayed" => return Ok(Replayed::Before),
+        "discarded" if !discarded_too => return Ok(Replayed::Discarded),
+        _ => {}
     }
     let (rejected, sqlstate) = match pass(connection, worker, &message).await {
         Ok(Replayed::Rejected(rejected)) => (rejected, None),

@@ -107,11 +107,13 @@ pub(super) async fn run(command: &Command, config: &Config) -> Result<ExitCode> 
             dry_run,
             json,
         } => {
+            // A message that is named is taken whatever it is.
+            let are_named = !ids.is_empty();
             let ids = selected(&mut connection, ids, reason.as_deref()).await?;
             if *dry_run {
                 dry_run_of(&mut connection, &ids, *json).await
             } else {
-                replay(&mut connection, &ids, *json).await
+                replay(&mut connection, &ids, are_named, *json).await
             }
         }
         Command::Discard { ids, why } => discard(&mut connection, ids, why).await,
@@ -127,6 +129,9 @@ struct Listed {
     times_received: i64,
     first_received_at: DateTime<Utc>,
     last_received_at: DateTime<Utc>,
+    /// Of how many this is one, whatever the limit.
+    #[serde(skip)]
+    total: i64,
 }
 
 async fn list(
@@ -137,7 +142,9 @@ async fn list(
     json: bool,
 ) -> Result<ExitCode> {
     check_reason(reason)?;
-    let rows = "SELECT id, state, reason, path, times_received, first_received_at, last_received_at
+    let rows =
+        "SELECT id, state, reason, path, times_received, first_received_at, last_received_at,
+                       count(*) OVER () AS total
                 FROM quarantined_events
                 WHERE (state = 'open' OR $1) AND reason = coalesce($2, reason)
                 ORDER BY id DESC
@@ -166,10 +173,14 @@ async fn list(
             &seconds(row.last_received_at),
         ]);
     }
-    if rows.is_empty() {
-        say!("nothing");
-    } else {
-        say!("{table}");
+    match rows.first() {
+        None => say!("nothing"),
+        Some(newest) => {
+            say!("{table}");
+            if newest.total > rows.len() as i64 {
+                say!("{} of {}: --limit, --reason", rows.len(), newest.total);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -327,12 +338,17 @@ struct Outcome {
     unknown: Vec<i64>,
 }
 
-async fn replay(connection: &mut PgConnection, ids: &[i64], json: bool) -> Result<ExitCode> {
+async fn replay(
+    connection: &mut PgConnection,
+    ids: &[i64],
+    are_named: bool,
+    json: bool,
+) -> Result<ExitCode> {
     let mut worker = super::run::identity(Pooler::None);
     worker.id = format!("replay-{}", worker.id);
     let mut outcome = Outcome::default();
     for id in ids.iter().copied() {
-        let replayed = apply::replay(connection, &worker, id)
+        let replayed = apply::replay(connection, &worker, id, are_named)
             .await
             .with_context(|| {
                 let count = outcome.passed.len();
@@ -345,6 +361,8 @@ async fn replay(connection: &mut PgConnection, ids: &[i64], json: bool) -> Resul
             }
             Replayed::Rejected(rejected) => outcome.rejected.push(StillRejected { id, rejected }),
             Replayed::Before => outcome.replayed_before.push(id),
+            // By somebody else, since the open ones were listed.
+            Replayed::Discarded => {}
             Replayed::Unknown => outcome.unknown.push(id),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use paxflow::apply;
+use paxflow::apply::{self, Replayed};
 use paxflow::batch::Delivery;
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -101,6 +101,11 @@ async fn list_and_show_keep_the_body_and_raw_gives_it_back_byte_for_byte() {
     assert!(
         listed.contains("invalid_utf8") && listed.contains("unknown_value"),
         "{listed}"
+    );
+    let (_, limited) = said(&place, &["list", "--limit", "1"]).await;
+    assert!(
+        limited.ends_with("1 of 2: --limit, --reason\n"),
+        "{limited}"
     );
     let (code, shown) = said(&place, &["show", &id]).await;
     assert!(
@@ -455,6 +460,10 @@ async fn discarded_messages_keep_their_why_and_are_replayed_only_by_number() {
         "{shown}"
     );
 
+    // Also if it was discarded after a replay had listed what is open.
+    let (connection, worker) = (&mut applier.connection, &applier.worker);
+    let replayed = apply::replay(connection, worker, 2, false).await.unwrap();
+    assert_eq!(replayed, Replayed::Discarded);
     let (code, replayed) = as_json(&place, &["replay"]).await;
     assert_eq!((code, &replayed["passed"]), (0, &json!([3])));
     let (code, replayed) = as_json(&place, &["replay", "2"]).await;
