@@ -4,12 +4,13 @@ mod background;
 mod rebuild;
 
 use std::fmt;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, Row};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Row, Transaction};
 
 pub use background::{Standing, audit, is_cut_off, standing};
 pub use rebuild::{Rebuilt, rebuild};
@@ -229,6 +230,28 @@ pub async fn compare(
     Ok(())
 }
 
+/// How often writers are asked to stand aside.
+const LOCK_TRIES: u32 = 10;
+/// Between two of them writers go on.
+const LOCK_PAUSE: Duration = Duration::from_secs(3);
+
+/// Begins a transaction in which nobody else writes what is stored for MarketData. Writers wait behind us while we wait for
+/// one that is at it; who is at it for longer is asked later again.
+async fn lock_writers_out(
+    connection: &mut PgConnection,
+) -> sqlx::Result<Transaction<'_, Postgres>> {
+    let lock = "SET LOCAL lock_timeout = '3s'; LOCK TABLE flights, flight_demand IN SHARE ROW EXCLUSIVE MODE";
+    let mut transaction = connection.begin().await?;
+    sqlx::raw_sql(lock).execute(&mut *transaction).await?;
+    Ok(transaction)
+}
+
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    let sqlstate = error.as_database_error().and_then(|error| error.code());
+    sqlstate.as_deref() == Some(LOCK_NOT_AVAILABLE)
+}
+
 /// Rebuilds the stored rows that differ, in one transaction; returns how many.
 ///
 /// Workers wait for it, and then add to rows that are right again.
@@ -236,10 +259,20 @@ pub async fn compare(
 /// # Errors
 /// What the database says.
 pub async fn repair(connection: &mut PgConnection) -> sqlx::Result<i64> {
-    let mut transaction = connection.begin().await?;
-    sqlx::raw_sql("LOCK TABLE flights, flight_demand IN SHARE ROW EXCLUSIVE MODE")
-        .execute(&mut *transaction)
-        .await?;
+    let mut tries = 1;
+    loop {
+        match try_repair(connection).await {
+            Err(error) if tries < LOCK_TRIES && is_lock_timeout(&error) => {
+                tries += 1;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            repaired => return repaired,
+        }
+    }
+}
+
+async fn try_repair(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    let mut transaction = lock_writers_out(connection).await?;
     let flights = sqlx::query(include_str!("repair_flights.sql"))
         .execute(&mut *transaction)
         .await?;

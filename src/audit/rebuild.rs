@@ -9,20 +9,14 @@
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use sqlx::Connection;
 use sqlx::postgres::PgConnection;
+
+use super::{LOCK_PAUSE, LOCK_TRIES, is_lock_timeout, lock_writers_out};
 
 /// So few rows are summed up again in the time of a batch.
 const FEW: u64 = 500;
 /// Under a load that changes more than [`FEW`] rows in every round, one round is as good as the next.
 const ROUNDS_MAX: u32 = 5;
-/// Writers wait behind us while we wait for the lock; somebody who holds it for longer is asked later again.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
-/// How often the lock is asked for.
-const LOCK_TRIES: u32 = 10;
-/// SQLSTATE of a lock that was not given in time.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
-
 /// What a rebuild did.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rebuilt {
@@ -62,7 +56,10 @@ pub async fn rebuild(connection: &mut PgConnection) -> sqlx::Result<Rebuilt> {
         }
         match swap(connection, &mut caught_up).await {
             Ok(swapped) => break swapped,
-            Err(error) if tries < LOCK_TRIES && is_lock_timeout(&error) => tries += 1,
+            Err(error) if tries < LOCK_TRIES && is_lock_timeout(&error) => {
+                tries += 1;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
             Err(error) => return Err(error),
         }
     };
@@ -89,13 +86,7 @@ async fn catch_up(connection: &mut PgConnection) -> sqlx::Result<u64> {
 /// Catches up for the last time and swaps, with writers locked out. A batch that waits for the lock adds
 /// what it changes to rows that are right.
 async fn swap(connection: &mut PgConnection, caught_up: &mut u64) -> sqlx::Result<(i64, Duration)> {
-    let mut transaction = connection.begin().await?;
-    sqlx::raw_sql(LOCK_TIMEOUT)
-        .execute(&mut *transaction)
-        .await?;
-    sqlx::raw_sql("LOCK TABLE flights, flight_demand IN SHARE ROW EXCLUSIVE MODE")
-        .execute(&mut *transaction)
-        .await?;
+    let mut transaction = lock_writers_out(connection).await?;
     let locked = Instant::now();
     *caught_up += catch_up(&mut transaction).await?;
     let flights = sqlx::query(include_str!("repair_flights.sql"))
@@ -115,9 +106,4 @@ async fn swap(connection: &mut PgConnection, caught_up: &mut u64) -> sqlx::Resul
     }
     transaction.commit().await?;
     Ok((flights.rows_affected() as i64 + demand, locked.elapsed()))
-}
-
-fn is_lock_timeout(error: &sqlx::Error) -> bool {
-    let sqlstate = error.as_database_error().and_then(|error| error.code());
-    sqlstate.as_deref() == Some(LOCK_NOT_AVAILABLE)
 }

@@ -120,6 +120,47 @@ async fn rebuild_is_exact_while_events_flow_and_loses_none() {
 }
 
 #[tokio::test]
+async fn a_repair_that_waits_for_somebody_lets_workers_through() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut holder = place.connect().await;
+    let mut applier = database.applier().await;
+    applier
+        .apply(&[
+            booking(json!({ "booking_id": "B1", "flight_id": "F1" })),
+            booking(json!({ "booking_id": "B2", "flight_id": "F2" })),
+        ])
+        .await;
+    execute(
+        &mut applier.connection,
+        "UPDATE flight_demand SET total_revenue = total_revenue + 1 WHERE flight_id = 'F1'",
+    )
+    .await;
+    let hold = "SET idle_in_transaction_session_timeout = 0; BEGIN;
+                UPDATE flight_demand SET last_event_at = last_event_at WHERE flight_id = 'F2'";
+    execute(&mut holder, hold).await;
+    let repair = Running::start(place.paxflow(&["verify", "--repair"]));
+    until("the repair waits", async || {
+        let waiting =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareRowExclusiveLock'
+                         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        (dump(&mut applier.connection, waiting).await != "0\n").then_some(())
+    })
+    .await;
+    let worker = place.worker().await;
+    place.publish(&generated(100, 22, 0.0)).await;
+    place.committed_at_least(2 + 100).await;
+    execute(&mut holder, "COMMIT").await;
+    let (code, out, err) = repair.ended().await;
+    assert!(
+        code == 0 && out.contains("rebuilt 1 stored rows"),
+        "{out}{err}"
+    );
+    worker.stop().await;
+    place.assert_exact().await;
+}
+
+#[tokio::test]
 async fn a_reader_sees_the_old_rows_or_the_new_ones() {
     let database = Database::new().await;
     let place = place(&database);
