@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::publish::Sender;
 use super::verify::summary;
-use crate::broker::{Publisher, Topology};
+use crate::broker::{self, Publisher, Topology};
 use crate::config::{Config, Secret};
 use crate::event::{Message, decode};
 use crate::health::Health;
@@ -93,6 +93,8 @@ pub(super) async fn run(arguments: &Arguments, mut config: Config) -> Result<Exi
         config.database_direct_url = config.database_url.clone();
         config.amqp_url = Some(Secret::new(sandbox.amqp_url()));
         private = Some(sandbox);
+    } else {
+        refuse_where_others_work(&config).await?;
     }
     let keeping = match private {
         Some(_) => how_to_reach(&config)?,
@@ -113,6 +115,22 @@ pub(super) async fn run(arguments: &Arguments, mut config: Config) -> Result<Exi
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// On given servers the sample events are there to stay, and another worker would take half of them.
+async fn refuse_where_others_work(config: &Config) -> Result<()> {
+    ensure!(
+        !config.is_production(),
+        "paxflow demo adds sample data and is refused while PAXFLOW_ENV is production"
+    );
+    let queue = broker::queue_state(config.amqp_url()?, &config.queue).await?;
+    let consumers = queue.map_or(0, |queue| queue.consumers);
+    ensure!(
+        consumers == 0,
+        "{consumers} workers consume {}: stop them, or unset DATABASE_URL and AMQP_URL for a demo on private servers",
+        config.queue
+    );
+    Ok(())
 }
 
 /// The worker of the demo, once it has done its work.

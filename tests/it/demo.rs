@@ -127,6 +127,26 @@ async fn a_demo_that_is_kept_ends_in_good_order() {
 }
 
 #[tokio::test]
+async fn a_demo_keeps_out_of_production_and_of_the_way_of_other_workers() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut production = place.paxflow(&["demo"]);
+    production.env("PAXFLOW_ENV", "production");
+    let (code, _, err) = ran(production).await;
+    assert!(code == 1 && err.contains("adds sample data"), "{err}");
+    let worker = place.worker().await;
+    until("it consumes", async || {
+        let queue = place.waiting(&place.topology.queue).await;
+        (queue.consumers == 1).then_some(())
+    })
+    .await;
+    let (code, _, err) = ran(place.paxflow(&["demo"])).await;
+    assert!(code == 1 && err.contains("1 workers consume"), "{err}");
+    worker.stop().await;
+    assert_eq!(place.number("SELECT count(*) FROM bookings").await, 0);
+}
+
+#[tokio::test]
 async fn a_demo_that_is_kept_on_given_servers_tells_no_password_and_removes_nothing() {
     let database = Database::new().await;
     let place = place(&database);
