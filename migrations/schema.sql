@@ -181,7 +181,8 @@ CREATE TRIGGER airports_date_their_flights
 
 COMMENT ON TRIGGER airports_date_their_flights ON airports IS 'Moves the flights of an airport to other dates when its time zone changes.';
 
--- The newest known state of every booking: one passenger on one flight. The only place of personal data.
+-- The newest known state of every booking: one passenger on one flight. The only place of personal data,
+-- but for bodies that were set aside (quarantined_events).
 
 CREATE TABLE bookings (
     booking_id          text COLLATE "C" NOT NULL,

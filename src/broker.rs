@@ -213,6 +213,12 @@ fn durable_exchange() -> ExchangeDeclareOptions {
 /// Explains what the broker says of an exchange or queue that exists with other arguments.
 fn other_arguments(what: &str, name: &str, error: lapin::Error) -> BrokerError {
     match BrokerError::from(error) {
+        BrokerError::Refused(reason) if reason.contains("'x-single-active-consumer'") => {
+            BrokerError::Refused(format!(
+                "the {what} {name} has another kind of consumers ({reason}): set PAXFLOW_CONSUMER as the queue was made, \
+                 active or standby where one worker consumes at a time, else shared"
+            ))
+        }
         BrokerError::Refused(reason) if reason.contains("inequivalent arg") => {
             BrokerError::Refused(format!(
                 "the {what} {name} exists with other arguments and is left as it is ({reason}): drain and delete it, \

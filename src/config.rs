@@ -317,7 +317,11 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
         if let Some(url) = &url {
             match url.expose().parse() {
                 Ok(options) => certificates(name, &options)?,
-                Err(_) => return Err(wrong(name, "cannot be read")),
+                Err(_) => {
+                    let problem =
+                        "cannot be read (write / ? # @ % in a password %2F %3F %23 %40 %25)";
+                    return Err(wrong(name, problem));
+                }
             }
         }
         Ok(url)

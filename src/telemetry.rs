@@ -1,12 +1,14 @@
 //! What operators see: log lines and metrics. Every name is declared here.
 
 use std::io::IsTerminal;
+use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::broker;
 use crate::config::{Config, LogFormat};
@@ -42,6 +44,8 @@ pub const VERIFIED_THROUGH: &str = "paxflow_verified_through_timestamp_seconds";
 /// Rows that differed in the newest verification.
 pub const DRIFT_ROWS: &str = "paxflow_drift_rows";
 
+const WRONG_FILTER: &str = "PAXFLOW_LOG has a wrong value: expected a filter such as info or paxflow=debug (default: info)";
+
 /// How often what was recorded is summed up: a few thousand batches at most.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
 
@@ -50,8 +54,15 @@ const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// If `PAXFLOW_LOG` is not a filter.
 pub fn start_logging(config: &Config) -> Result<()> {
+    // The filter would take another word for a target that never logs.
+    let is_level_or_rule =
+        |part: &str| part.contains(['=', '[']) || LevelFilter::from_str(part).is_ok();
+    ensure!(
+        config.log.split(',').map(str::trim).all(is_level_or_rule),
+        WRONG_FILTER
+    );
     let filter = EnvFilter::try_new(format!("{},{}", broker::LIBRARY_LOG, config.log))
-        .context("PAXFLOW_LOG has a wrong value: expected a filter such as info or paxflow=debug (default: info)")?;
+        .context(WRONG_FILTER)?;
     let on_terminal = std::io::stderr().is_terminal();
     let format = config.log_format.unwrap_or(if on_terminal {
         LogFormat::Text

@@ -20,9 +20,16 @@ const HEARTBEAT_SECS: u16 = 10;
 pub(super) async fn connect(url: &Secret, purpose: &str) -> Result<Connection, BrokerError> {
     let mut uri = parse(url).ok_or_else(|| {
         BrokerError::Refused(
-            "AMQP_URL cannot be read: expected amqp://user:password@host:5672/vhost".to_owned(),
+            "AMQP_URL cannot be read: expected amqp://user:password@host:5672/vhost, with / ? # @ % in a password written \
+             %2F %3F %23 %40 %25"
+                .to_owned(),
         )
     })?;
+    if uri.vhost.is_empty() {
+        return Err(BrokerError::Refused(
+            "AMQP_URL names an empty vhost: leave the slash at its end out, or write /%2f, for the default one".to_owned(),
+        ));
+    }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
     let trusted = trusted(url, &uri)?;
     let scheme = uri.scheme.clone();

@@ -43,7 +43,7 @@ enum Command {
     Demo(demo::Arguments),
     /// The worker: migrate, consume, apply, until SIGTERM or SIGINT
     #[command(
-        after_help = "Example:\n  DATABASE_URL=postgres://paxflow@db/market AMQP_URL=amqp://paxflow@mq paxflow run"
+        after_help = "Example:\n  DATABASE_URL=postgres://paxflow:...@db/market AMQP_URL=amqp://paxflow:...@mq paxflow run"
     )]
     Run,
     /// Validate events and publish them with confirms

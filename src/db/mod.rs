@@ -168,6 +168,12 @@ mod tests {
             address(&options(&url, "test").unwrap()),
             "db.example:5433/market"
         );
+        // The server takes the user's name where none is given.
+        let url = Secret::new("postgres://joe:canary@db.example");
+        assert_eq!(
+            address(&options(&url, "test").unwrap()),
+            "db.example:5432/joe"
+        );
     }
 
     #[test]

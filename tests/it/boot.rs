@@ -152,6 +152,30 @@ async fn a_queue_with_other_arguments_is_explained_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_queue_with_another_kind_of_consumers_names_the_setting() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let mut command = place.paxflow(&["run"]);
+    command.env("PAXFLOW_CONSUMER", "active");
+    let (_, said) = fails(command).await;
+    assert!(
+        said.contains("set PAXFLOW_CONSUMER as the queue was made"),
+        "{said}"
+    );
+    let mut doctor = place.paxflow(&["doctor"]);
+    doctor.env("PAXFLOW_CONSUMER", "active");
+    let (_, out, _) = ran(doctor).await;
+    assert!(out.contains("remedy: set PAXFLOW_CONSUMER"), "{out}");
+    let nowhere = Place {
+        amqp_url: servers().amqp_url.replace("/%2f", "/"),
+        ..place
+    };
+    let (_, said) = fails(nowhere.paxflow(&["run"])).await;
+    assert!(said.contains("names an empty vhost"), "{said}");
+}
+
+#[tokio::test]
 async fn wrong_credentials_and_names_end_the_boot_without_the_password() {
     let database = Database::new().await;
     let good = place(&database);

@@ -364,7 +364,7 @@ async fn a_wrong_setting_is_named_with_its_form_and_default() {
     for setting in SETTINGS {
         let wrong = match setting.name {
             "PAXFLOW_EXCHANGE" | "PAXFLOW_QUEUE" => "",
-            "PAXFLOW_LOG" => "paxflow=loudly",
+            "PAXFLOW_LOG" => "verbose",
             // Any name is an environment.
             "PAXFLOW_ENV" => continue,
             _ => "canary value",

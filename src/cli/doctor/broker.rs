@@ -160,7 +160,10 @@ fn of_object(object: &Object) -> Vec<Finding> {
                     "arguments",
                     format!("{kind} {name}: {} is {}", argument.name, argument.found),
                     danger.map_or("no worker starts on it", |(_, danger)| *danger),
-                    "drain and delete it and start paxflow run, or choose another name with PAXFLOW_QUEUE or PAXFLOW_EXCHANGE",
+                    match argument.name.as_str() {
+                        "x-single-active-consumer" => "set PAXFLOW_CONSUMER as the queue was made: active or standby where one worker consumes at a time, else shared",
+                        _ => "drain and delete it and start paxflow run, or choose another name with PAXFLOW_QUEUE or PAXFLOW_EXCHANGE",
+                    },
                 )
             })
             .collect(),

@@ -5,6 +5,7 @@ use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 use super::Finding;
+use crate::cli::told;
 use crate::config::Config;
 use crate::db::migrate::MIGRATOR;
 use crate::db::{self, reference, revisions, rights};
@@ -185,8 +186,8 @@ pub(super) async fn examine(config: &Config, consumers: u32) -> Result<Vec<Findi
     let direct = db::options(config.direct_url()?, "doctor")?;
     let (mut worker, mut direct) = match (db::connect(&worker).await, db::connect(&direct).await) {
         (Ok(worker), Ok(direct)) => (worker, direct),
-        (Err(error), _) => return Ok(vec![unreachable(&worker, &error)]),
-        (_, Err(error)) => return Ok(vec![unreachable(&direct, &error)]),
+        (Err(error), _) => return Ok(vec![unreachable(&worker, error)]),
+        (_, Err(error)) => return Ok(vec![unreachable(&direct, error)]),
     };
     let mut findings = Vec::new();
     let mut settings = worker
@@ -217,13 +218,14 @@ pub(super) async fn examine(config: &Config, consumers: u32) -> Result<Vec<Findi
     Ok(findings)
 }
 
-fn unreachable(options: &PgConnectOptions, error: &sqlx::Error) -> Finding {
+fn unreachable(options: &PgConnectOptions, error: sqlx::Error) -> Finding {
+    let problem = told(&db::explain(error));
     Finding {
         server: "database",
         check: "reachable",
-        found: format!("{}: {error}", db::address(options)),
+        found: format!("{}: {problem}", db::address(options)),
         danger: "workers wait and apply nothing",
-        remedy: "start the database, or correct DATABASE_URL or DATABASE_DIRECT_URL",
+        remedy: "start the database, or correct DATABASE_URL (or DATABASE_DIRECT_URL, if that leads there)",
     }
 }
 
