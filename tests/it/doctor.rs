@@ -261,6 +261,14 @@ async fn doctor_finds_the_privileges_that_a_role_lacks() {
         ["lock_timeout", "privileges", "privileges"],
         "{findings:?}"
     );
+    // A question that cannot be asked is a finding beside the others.
+    let hide = format!("REVOKE SELECT ON _sqlx_migrations FROM {role}");
+    execute(&mut connection, &hide).await;
+    let hidden = [
+        ("lock_timeout", "50 ms"),
+        ("examination", "_sqlx_migrations"),
+    ];
+    assert_finds(&sick, &hidden).await;
     execute(&mut connection, &format!("DROP OWNED BY {role}")).await;
     execute(&mut connection, &format!("DROP ROLE {role}")).await;
 }

@@ -178,33 +178,55 @@ const SCHEMA: &[Check] = &[
 /// What would cut off a batch would cut off these questions; and behind a pooler a session lasts as long as a transaction.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
 
-/// The findings: of the settings and rights that a worker's batches have, and of the schema. Where that is not what this
-/// program needs, nothing is asked of it.
+/// The findings: of the settings and rights that a worker's batches have, and of the schema.
 pub(super) async fn examine(config: &Config, consumers: u32) -> Result<Vec<Finding>> {
-    let pooler = config.pool.pooler;
-    let worker = pooler.options(config.database_url()?, "doctor")?;
+    let worker = config
+        .pool
+        .pooler
+        .options(config.database_url()?, "doctor")?;
     let direct = db::options(config.direct_url()?, "doctor")?;
-    let (mut worker, mut direct) = match (db::connect(&worker).await, db::connect(&direct).await) {
-        (Ok(worker), Ok(direct)) => (worker, direct),
-        (Err(error), _) => return Ok(vec![unreachable(&worker, error)]),
-        (_, Err(error)) => return Ok(vec![unreachable(&direct, error)]),
-    };
     let mut findings = Vec::new();
+    match (db::connect(&worker).await, db::connect(&direct).await) {
+        (Ok(mut worker), Ok(mut direct)) => {
+            let asked = ask(&mut worker, &mut direct, config, consumers, &mut findings).await;
+            // What was found by then stands.
+            findings.extend(asked.err().map(|error| Finding {
+                server: "database",
+                check: "examination",
+                found: told(&error),
+                danger: "nobody knows what else is wrong",
+                remedy: "mend that, then ask again",
+            }));
+        }
+        (Err(error), _) => findings.push(unreachable(&worker, error)),
+        (_, Err(error)) => findings.push(unreachable(&direct, error)),
+    }
+    Ok(findings)
+}
+
+/// Asks everything. Where the schema is not what this program needs, nothing is asked of it.
+async fn ask(
+    worker: &mut PgConnection,
+    direct: &mut PgConnection,
+    config: &Config,
+    consumers: u32,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
     let mut settings = worker
         .begin_with(BEGIN)
         .await
         .context("cannot ask the database")?;
-    run_checks(&mut settings, SETTINGS, &mut findings).await?;
+    run_checks(&mut settings, SETTINGS, findings).await?;
     findings.extend(too_few_connections(&mut settings, config, consumers).await?);
-    if let Some(problem) = schema_problem(&mut direct).await? {
+    if let Some(problem) = schema_problem(direct).await? {
         findings.push(problem);
-        return Ok(findings);
+        return Ok(());
     }
     let mut schema = direct
         .begin_with(BEGIN)
         .await
         .context("cannot ask the database")?;
-    run_checks(&mut schema, SCHEMA, &mut findings).await?;
+    run_checks(&mut schema, SCHEMA, findings).await?;
     let missing = rights::missing(&mut settings)
         .await
         .context("cannot check privileges")?;
@@ -215,7 +237,7 @@ pub(super) async fn examine(config: &Config, consumers: u32) -> Result<Vec<Findi
         danger: "workers do not start, or do not verify and tidy up",
         remedy: "GRANT it to the role of DATABASE_URL",
     }));
-    Ok(findings)
+    Ok(())
 }
 
 fn unreachable(options: &PgConnectOptions, error: sqlx::Error) -> Finding {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{say, told};
+use super::say;
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -35,17 +35,7 @@ struct Finding {
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
     let (mut findings, consumers) = broker::examine(config).await?;
-    match database::examine(config, consumers).await {
-        Ok(found) => findings.extend(found),
-        // What was found by then stands.
-        Err(error) => findings.push(Finding {
-            server: "database",
-            check: "examination",
-            found: told(&error),
-            danger: "nobody knows what else is wrong",
-            remedy: "mend that, then ask again",
-        }),
-    }
+    findings.extend(database::examine(config, consumers).await?);
     if arguments.json {
         let findings = serde_json::to_string_pretty(&findings);
         say!("{}", findings.context("cannot write the findings")?);
