@@ -10,6 +10,7 @@ use super::insertion::{self, Insertion};
 use super::rows::{Arrays, CopyStream};
 use crate::batch::{ByKey, Newest, Precedence};
 use crate::config::Pooler;
+use crate::db::sqlstate;
 use crate::event::{Booking, BookingStatus, State};
 use crate::market::{Counted, Demand};
 
@@ -39,11 +40,10 @@ impl<'a> Replaced<'a> {
 
 /// Whether a twin has inserted a key that this batch was copying.
 pub(super) fn is_collision(error: &sqlx::Error) -> bool {
-    const UNIQUE_VIOLATION: &str = "23505";
-    error.as_database_error().is_some_and(|error| {
-        error.code().as_deref() == Some(UNIQUE_VIOLATION)
-            && error.constraint() == Some("bookings_pkey")
-    })
+    let constraint = error
+        .as_database_error()
+        .and_then(|error| error.constraint());
+    sqlstate::is(error, sqlstate::UNIQUE_VIOLATION) && constraint == Some("bookings_pkey")
 }
 
 /// Writes the bookings that are newer than what is stored.

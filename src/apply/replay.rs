@@ -11,13 +11,11 @@ use super::insertion::Insertion;
 use super::{Effect, Worker, count, refused_by_database, write};
 use crate::batch::{self, Delivery, Folded, Verdict, VerdictCounts};
 use crate::config::Pooler;
-use crate::db::{Fault, fault_of};
+use crate::db::{Fault, fault_of, sqlstate};
 use crate::event::{CONTRACT_VERSION, Rejected, State};
 
 /// A preview reads one snapshot; a worker that changes the same rows meanwhile makes it start anew.
 const PREVIEW_TRIES: u32 = 5;
-/// SQLSTATE of a row that has changed since the snapshot.
-const SERIALIZATION_FAILURE: &str = "40001";
 
 /// What became of a message that was replayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,7 +230,6 @@ pub async fn preview(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result
             }
             Err(error) => error,
         };
-        let sqlstate = error.as_database_error().and_then(|error| error.code());
         if let Fault::Data { .. } = fault_of(&error) {
             let alone = refused_alone(connection, &messages).await?;
             if alone.is_empty() {
@@ -245,7 +242,7 @@ pub async fn preview(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result
                     rejected: refused_by_database(),
                 });
             }
-        } else if sqlstate.as_deref() != Some(SERIALIZATION_FAILURE) || tries == PREVIEW_TRIES {
+        } else if !sqlstate::is(&error, sqlstate::SERIALIZATION_FAILURE) || tries == PREVIEW_TRIES {
             return Err(error);
         }
         tries += 1;

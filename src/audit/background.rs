@@ -7,14 +7,13 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
 use super::{Report, look, record};
+use crate::db::sqlstate;
 
 /// Whoever verifies in the background holds this lock until its transaction ends.
 const LOCK: i64 = 0x7061_7866_6175_6474;
 /// One of the five comparisons may take so long; on one core.
 const BOUNDS: &str =
     "SET LOCAL statement_timeout = '60s'; SET LOCAL max_parallel_workers_per_gather = 0";
-/// SQLSTATE of a statement that took too long.
-const QUERY_CANCELED: &str = "57014";
 
 /// What is known of MarketData.
 #[derive(Debug, Clone)]
@@ -73,6 +72,5 @@ pub async fn audit(connection: &mut PgConnection, every: Duration) -> sqlx::Resu
 
 /// Whether a verification was given up because it took too long.
 pub fn is_cut_off(error: &sqlx::Error) -> bool {
-    let sqlstate = error.as_database_error().and_then(|error| error.code());
-    sqlstate.as_deref() == Some(QUERY_CANCELED)
+    sqlstate::is(error, sqlstate::QUERY_CANCELED)
 }

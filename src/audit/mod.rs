@@ -12,6 +12,8 @@ use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Postgres, Row, Transaction};
 
+use crate::db::sqlstate;
+
 pub use background::{Standing, audit, is_cut_off, standing};
 pub use rebuild::{Rebuilt, rebuild};
 
@@ -247,9 +249,7 @@ async fn lock_writers_out(
 }
 
 fn is_lock_timeout(error: &sqlx::Error) -> bool {
-    const LOCK_NOT_AVAILABLE: &str = "55P03";
-    let sqlstate = error.as_database_error().and_then(|error| error.code());
-    sqlstate.as_deref() == Some(LOCK_NOT_AVAILABLE)
+    sqlstate::is(error, sqlstate::LOCK_NOT_AVAILABLE)
 }
 
 /// Rebuilds the stored rows that differ, in one transaction; returns how many.

@@ -8,8 +8,9 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use super::migrate::MIGRATOR;
 use super::revisions::ups;
+use super::sqlstate;
 use super::statements::split;
-use super::turn::{LOCK_NOT_AVAILABLE, Patience, Turn};
+use super::turn::{Patience, Turn};
 
 /// The names of everything of a kind (TABLE, VIEW, FUNCTION) that a revision makes.
 fn made(kind: &str) -> BTreeSet<String> {
@@ -68,11 +69,11 @@ pub async fn drop_all(options: &PgConnectOptions, patience: Patience) -> Result<
         .await;
     if let Err(error) = dropped {
         drop(transaction);
-        let answer = error.as_database_error();
         let mut what = String::from("nothing was dropped");
-        if answer.and_then(|answer| answer.code()).as_deref() == Some(LOCK_NOT_AVAILABLE) {
+        if sqlstate::is(&error, sqlstate::LOCK_NOT_AVAILABLE) {
             what = format!("{what}: a lock is held{}", turn.held_by());
         }
+        let answer = error.as_database_error();
         let answer = answer.and_then(|answer| answer.try_downcast_ref::<PgDatabaseError>());
         if let Some(detail) = answer.and_then(PgDatabaseError::detail) {
             what = format!("{what}: {}", detail.replace('\n', "; "));

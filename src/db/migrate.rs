@@ -9,8 +9,9 @@ use sqlx::{AssertSqlSafe, Connection};
 use tracing::info;
 
 use super::revisions::{self, Standing, down, file_name, latest, ups};
+use super::sqlstate::LOCK_NOT_AVAILABLE;
 use super::statements::{Statement, split};
-use super::turn::{LOCK_NOT_AVAILABLE, Patience, Turn};
+use super::turn::{Patience, Turn};
 use super::{Fault, fault_of, reference, rights};
 
 /// The revisions that this program was built with.

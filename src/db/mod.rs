@@ -12,6 +12,7 @@ pub mod reference;
 pub mod revisions;
 pub mod rights;
 pub mod schema;
+pub mod sqlstate;
 pub mod statements;
 pub mod turn;
 

@@ -9,8 +9,8 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
 use sqlx::query::Query;
 use sqlx::{Connection, Postgres, Transaction};
 
-use super::SESSION;
 use super::pool::KEY_LOOKUPS;
+use super::{SESSION, sqlstate};
 use crate::config::{Pooler, Secret};
 
 /// The settings of a worker's session, for one transaction and in one message.
@@ -90,7 +90,7 @@ pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
 
 /// Whether PgBouncer says this: with one SQLSTATE for everything, which is that of a lost connection.
 fn says(error: &sqlx::Error, message: &str) -> bool {
-    error.as_database_error().is_some_and(|error| {
-        error.code().as_deref() == Some("08P01") && error.message().contains(message)
-    })
+    let answer = error.as_database_error();
+    sqlstate::is(error, sqlstate::PROTOCOL_VIOLATION)
+        && answer.is_some_and(|answer| answer.message().contains(message))
 }

@@ -9,9 +9,6 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use super::holders::Holders;
 
-/// SQLSTATE of a lock that was not given in time.
-pub(super) const LOCK_NOT_AVAILABLE: &str = "55P03";
-
 /// How long a change of the schema waits for others.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {

@@ -13,12 +13,9 @@ use crate::cli::say;
 use crate::cli::verify::summary;
 use crate::config::{Config, Pooler};
 use crate::db::migrate::MIGRATOR;
-use crate::db::revisions;
+use crate::db::{revisions, sqlstate};
 use crate::event::{CONTENT_TYPE, Message, decode};
 use crate::{apply, audit, db, world};
-
-/// SQLSTATE of a database that does not exist.
-const NO_SUCH_DATABASE: &str = "3D000";
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -66,8 +63,7 @@ async fn is_missing(options: &PgConnectOptions, config: &Config) -> Result<bool>
     match db::connect(options).await {
         Ok(_) => Ok(false),
         Err(error) => {
-            let answer = error.as_database_error();
-            if answer.and_then(|answer| answer.code()).as_deref() == Some(NO_SUCH_DATABASE) {
+            if sqlstate::is(&error, sqlstate::INVALID_CATALOG_NAME) {
                 return Ok(true);
             }
             Err(error).with_context(|| {
