@@ -26,6 +26,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let (mut body, mut line) = (Vec::new(), 0_u64);
         while lines::read_line(&mut *input, &mut body, name)? {
             line += 1;
+            if line == 1 {
+                lines::refuse_spread_out(&body, name)?;
+            }
             match decode(&Message::of_body(&body)) {
                 Ok(_) => valid += 1,
                 Err(finding) if arguments.json => rejected.push(json!({

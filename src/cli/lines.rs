@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
 
 use crate::event::BODY_BYTES_MAX;
@@ -20,6 +20,18 @@ pub(super) fn open(name: &str) -> Result<Box<dyn BufRead>> {
         Box::new(file)
     };
     Ok(Box::new(BufReader::with_capacity(1 << 20, reader)))
+}
+
+/// Refuses a file whose first line begins an event that goes on in the next: each of its lines would be rejected.
+pub(super) fn refuse_spread_out(first: &[u8], name: &str) -> Result<()> {
+    let filter = match first.trim_ascii() {
+        b"{" => ".",
+        b"[" => ".[]",
+        _ => return Ok(()),
+    };
+    bail!(
+        "{name} has an event over many lines, where one event a line is wanted: jq -c '{filter}' makes that of it"
+    )
 }
 
 /// Reads the next line without its end into `line`; `false` at the end of the input. Of a line that is

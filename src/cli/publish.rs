@@ -43,7 +43,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     }
     let (mut valid, mut rejected) = (0_u64, 0_u64);
     for input in &mut inputs {
-        let (file_valid, file_rejected) = input.validate()?;
+        let (file_valid, file_rejected) = input.validate(arguments.skip_invalid)?;
         valid += file_valid;
         rejected += file_rejected;
     }
@@ -123,10 +123,13 @@ impl Input {
     }
 
     /// Counts valid and rejected lines, and says what is wrong with each of the latter.
-    fn validate(&mut self) -> Result<(u64, u64)> {
+    fn validate(&mut self, skip_invalid: bool) -> Result<(u64, u64)> {
         let (mut input, mut body) = (self.open()?, Vec::new());
         let (mut valid, mut rejected) = (0, 0);
         while lines::read_line(&mut *input, &mut body, &self.name)? {
+            if valid + rejected == 0 && !skip_invalid {
+                lines::refuse_spread_out(&body, &self.name)?;
+            }
             match decode(&Message::of_body(&body)) {
                 Ok(_) => valid += 1,
                 Err(finding) => {

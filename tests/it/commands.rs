@@ -114,6 +114,33 @@ async fn check_reads_stdin_gzip_and_many_files() {
 }
 
 #[tokio::test]
+async fn an_event_over_many_lines_is_told_of_once() {
+    let pretty = serde_json::to_vec_pretty(&flight(json!({}))).unwrap();
+    let listed = serde_json::to_vec_pretty(&json!([flight(json!({}))])).unwrap();
+    for (events, filter) in [(pretty, "jq -c '.'"), (listed, "jq -c '.[]'")] {
+        let events = file(&events, ".json");
+        for command in ["check", "publish"] {
+            let (code, out, err) = ran(paxflow(&[command, path(&events)])).await;
+            assert_eq!((code, out.as_str()), (1, ""));
+            assert_one_line(&err);
+            assert!(err.contains(path(&events)) && err.contains(filter), "{err}");
+        }
+    }
+    // A line that was cut off does not hold up the others.
+    let cut = [b"{\n".to_vec(), line(&flight(json!({})))].concat();
+    let (_, _, err) = ran(paxflow(&[
+        "publish",
+        "--skip-invalid",
+        path(&file(&cut, ".ndjson")),
+    ]))
+    .await;
+    assert!(
+        err.contains(":1: $: invalid_json") && err.contains("AMQP_URL"),
+        "{err}"
+    );
+}
+
+#[tokio::test]
 async fn generate_gives_the_same_bytes_for_the_same_arguments() {
     let arguments = [
         "generate",
