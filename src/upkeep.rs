@@ -38,7 +38,7 @@ struct Due {
     forget: Instant,
 }
 
-/// Keeps it up until it is dropped. A failure is logged and tried again: no batch depends on it.
+/// Keeps it up until it is dropped. A failure is logged, once while it stays the same, and tried again: no batch depends on it.
 pub async fn run(upkeep: Upkeep) {
     let started = Instant::now();
     let mut due = Due {
@@ -49,6 +49,7 @@ pub async fn run(upkeep: Upkeep) {
         .verify_every
         .map_or(LOOK_EVERY, |every| every.min(LOOK_EVERY));
     let mut connection = None;
+    let mut told = None;
     loop {
         tokio::time::sleep(look_every).await;
         let mut open = match connection.take() {
@@ -62,11 +63,20 @@ pub async fn run(upkeep: Upkeep) {
             },
         };
         match round(&mut open, &upkeep, started, &mut due).await {
-            Ok(()) => connection = Some(open),
+            Ok(()) => {
+                connection = Some(open);
+                told = None;
+            }
             Err(error) if fault_of(&error) == Fault::Transient => {
                 debug!(reason = %error, "the upkeep waits for the database");
             }
-            Err(error) => warn!(reason = %error, "the upkeep failed"),
+            Err(error) => {
+                let reason = Some(error.to_string());
+                if told != reason {
+                    warn!(reason, "the upkeep failed, and is tried again");
+                    told = reason;
+                }
+            }
         }
     }
 }

@@ -125,6 +125,31 @@ async fn workers_share_one_schedule_and_never_audit_at_once() {
 }
 
 #[tokio::test]
+async fn an_upkeep_that_fails_again_and_again_says_so_once() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let worker = worker(&place, &[("PAXFLOW_VERIFY_EVERY_SECS", "1")]).await;
+    reports(&worker, "it is exact", |rows| rows == 0.0).await;
+    let mut connection = place.connect().await;
+    let failed = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+    let before = place.number(failed).await;
+    execute(&mut connection, "ALTER TABLE verifications RENAME TO away").await;
+    until("it has failed again", async || {
+        (place.number(failed).await >= before + 3).then_some(())
+    })
+    .await;
+    execute(&mut connection, "ALTER TABLE away RENAME TO verifications").await;
+    let verifications = "SELECT count(*) FROM verifications";
+    let before = place.number(verifications).await;
+    until("it goes on", async || {
+        (place.number(verifications).await > before).then_some(())
+    })
+    .await;
+    let said = worker.stop().await;
+    assert_eq!(said.matches("the upkeep failed").count(), 1, "{said}");
+}
+
+#[tokio::test]
 async fn an_audit_that_is_switched_off_does_nothing() {
     let database = Database::new().await;
     let place = place(&database);
