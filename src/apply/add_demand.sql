@@ -1,6 +1,6 @@
 -- Adds the changes of the batch, one for each row. They come in ascending order of the key's bytes, see
 -- insert_bookings: the last locks that a batch takes on shared rows, so that twins wait for each other
--- shortly and never in a circle. Tells whether a row was emptied.
+-- shortly and never in a circle. Tells how many rows it came to, and whether one was emptied.
 WITH added AS (
     INSERT INTO flight_demand AS d (
         flight_id, cabin, currency,
@@ -31,4 +31,4 @@ WITH added AS (
         updated_at = now()
     RETURNING d.gross_booking_count
 )
-SELECT coalesce(bool_or(gross_booking_count = 0), false) FROM added
+SELECT count(*), coalesce(bool_or(gross_booking_count = 0), false) FROM added

@@ -4,10 +4,10 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::Written;
 use super::booking_rows::{put, rows};
 use super::insertion::{self, Insertion};
 use super::rows::{Arrays, CopyStream};
+use super::{Written, ensure_stored};
 use crate::batch::{ByKey, Newest, Precedence};
 use crate::config::Pooler;
 use crate::db::sqlstate;
@@ -87,11 +87,14 @@ pub(super) async fn write<'a>(
     for &(newest, row) in &newer {
         replaced.push(Replaced::new(newest, counted(row)?));
     }
-    if !newer.is_empty() {
-        rows::<Arrays>(newer.into_iter().map(|(newest, _)| newest))
+    ensure_stored("bookings", written.total(), bookings.len())?;
+    let sent = newer.len();
+    if sent > 0 {
+        let updated = rows::<Arrays>(newer.into_iter().map(|(newest, _)| newest))
             .bind(pooler.query(include_str!("update_bookings.sql")))
             .execute(connection)
             .await?;
+        ensure_stored("bookings", updated.rows_affected(), sent)?;
     }
     Ok((written, replaced))
 }
@@ -135,13 +138,7 @@ async fn copy<'a>(
     let sent = stream.rows();
     copy.send(stream.finish()?.as_slice()).await?;
     let copied = copy.finish().await?;
-    if copied != sent {
-        let problem = format!(
-            "{copied} of {sent} bookings were stored: look for triggers and row security on bookings"
-        );
-        return Err(sqlx::Error::Decode(problem.into()));
-    }
-    Ok(())
+    ensure_stored("bookings", copied, sent)
 }
 
 /// Inserts the bookings that are not stored; tells of each whether it is one of them.

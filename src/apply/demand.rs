@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 
+use super::ensure_stored;
 use super::rows::{Arrays, Rows};
 use crate::config::Pooler;
 use crate::market::{Delta, DemandKey, Rollup};
@@ -37,15 +38,21 @@ pub(super) async fn add(
             put_key(key, &mut shrunk);
         }
     }
-    if changed.is_empty() {
+    let (sent, may_be_empty) = (changed.rows(), shrunk.rows() > 0);
+    if sent == 0 {
         return Ok(());
     }
     let added = changed
         .bind(pooler.query(include_str!("add_demand.sql")))
         .fetch_one(&mut *connection)
         .await?;
-    let any_is_empty: bool = added.try_get(0)?;
-    if any_is_empty && !shrunk.is_empty() {
+    ensure_stored(
+        "flight_demand",
+        added.try_get::<i64, _>(0)?.unsigned_abs(),
+        sent,
+    )?;
+    let any_is_empty: bool = added.try_get(1)?;
+    if any_is_empty && may_be_empty {
         shrunk
             .bind(pooler.query(include_str!("delete_empty_demand.sql")))
             .execute(connection)

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 
-use super::Written;
 use super::rows::{Arrays, Rows};
+use super::{Written, ensure_stored};
 use crate::batch::{ByKey, Newest, Precedence};
 use crate::config::Pooler;
 use crate::event::{Flight, SeatsByCabin, State};
@@ -44,11 +44,14 @@ pub(super) async fn write(
         .fetch_all(&mut *connection)
         .await?;
     let newer = written.newer(flights, &stored)?;
-    if !newer.is_empty() {
-        rows(newer.into_iter().map(|(newest, _)| newest))
+    ensure_stored("flights", written.total(), flights.len())?;
+    let sent = newer.len();
+    if sent > 0 {
+        let updated = rows(newer.into_iter().map(|(newest, _)| newest))
             .bind(pooler.query(include_str!("update_flights.sql")))
             .execute(connection)
             .await?;
+        ensure_stored("flights", updated.rows_affected(), sent)?;
     }
     Ok(written)
 }

@@ -95,6 +95,22 @@ impl Written {
         }
         Ok(newer)
     }
+
+    /// How many states are settled.
+    fn total(&self) -> u64 {
+        self.counts.total() + self.conflicts.len() as u64
+    }
+}
+
+/// What is stored has to be all that was sent: a trigger or row security keeps rows back without an error.
+fn ensure_stored(table: &str, stored: u64, sent: usize) -> sqlx::Result<()> {
+    if stored == sent as u64 {
+        return Ok(());
+    }
+    let problem = format!(
+        "{stored} of {sent} rows were stored: look for triggers and row security on {table}"
+    );
+    Err(sqlx::Error::Decode(problem.into()))
 }
 
 /// Applies a batch in one go and returns the verdicts: see [`Batch::apply`].

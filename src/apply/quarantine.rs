@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
+use super::ensure_stored;
 use crate::batch::Delivery;
 use crate::config::Pooler;
 use crate::event::{CONTRACT_VERSION, Rejected};
@@ -42,6 +43,7 @@ pub(super) async fn set_aside(
     if distinct.is_empty() {
         return Ok(());
     }
+    let sent = distinct.len();
     let mut columns = Columns::default();
     for (delivery, rejected, times_received) in distinct.into_values() {
         columns.places.push(columns.places.len() as i64);
@@ -62,7 +64,7 @@ pub(super) async fn set_aside(
         columns.sqlstates.push(sqlstate);
         columns.times_received.push(times_received);
     }
-    pooler
+    let stored = pooler
         .query(include_str!("quarantine.sql"))
         .bind(columns.reasons)
         .bind(columns.paths)
@@ -80,7 +82,7 @@ pub(super) async fn set_aside(
         .bind(CONTRACT_VERSION)
         .execute(connection)
         .await?;
-    Ok(())
+    ensure_stored("quarantined_events", stored.rows_affected(), sent)
 }
 
 /// Removes up to `most` messages that were replayed or discarded at least `days` ago; returns how many.

@@ -30,9 +30,9 @@ pub(super) struct Arrays {
 }
 
 impl Arrays {
-    /// Whether there is no row.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows == 0
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> usize {
+        self.rows as usize
     }
 
     /// Binds them in the order of the fields.
@@ -119,7 +119,7 @@ impl Encode<'_, Postgres> for Array {
 /// What COPY reads in its binary format.
 pub(super) struct CopyStream {
     bytes: PgArgumentBuffer,
-    rows: u64,
+    rows: usize,
     /// Where the row begins, with its number of fields.
     row: usize,
     fields: i16,
@@ -134,7 +134,7 @@ impl CopyStream {
     const PIECE: usize = 64 << 10;
 
     /// How many rows there are.
-    pub(super) fn rows(&self) -> u64 {
+    pub(super) fn rows(&self) -> usize {
         self.rows
     }
 

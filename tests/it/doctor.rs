@@ -18,7 +18,7 @@ use crate::process::{Place, place, properties, ran};
 use crate::support::{Database, execute, servers};
 
 /// What to do to a database, what doctor then finds, and how to undo it. `{db}` is its name.
-const DATABASE: [(&str, &str, &str, &str); 18] = [
+const DATABASE: [(&str, &str, &str, &str); 20] = [
     (
         "ALTER DATABASE {db} SET synchronous_commit = off",
         "synchronous_commit",
@@ -100,6 +100,19 @@ const DATABASE: [(&str, &str, &str, &str); 18] = [
         "trigger",
         "airports_date_their_flights is missing",
         "ALTER TRIGGER away ON airports RENAME TO airports_date_their_flights",
+    ),
+    (
+        "CREATE TRIGGER meddle BEFORE UPDATE ON bookings FOR EACH ROW \
+             EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "foreign_trigger",
+        "meddle on bookings",
+        "DROP TRIGGER meddle ON bookings",
+    ),
+    (
+        "CREATE RULE meddle AS ON UPDATE TO flights DO INSTEAD NOTHING",
+        "foreign_trigger",
+        "rule meddle on flights",
+        "DROP RULE meddle ON flights",
     ),
     (
         "CREATE TABLE away AS TABLE airports; DELETE FROM airports WHERE iata_code BETWEEN 'JFA' AND 'JFZ'",

@@ -18,6 +18,7 @@ mod doctor;
 mod events;
 mod faults;
 mod history;
+mod kept_back;
 mod migrations;
 mod model;
 mod order;

@@ -155,6 +155,21 @@ const SCHEMA: &[Check] = &[
         remedy: "ALTER TABLE airports ENABLE TRIGGER airports_date_their_flights, then paxflow verify --repair",
     },
     Check {
+        name: "foreign_trigger",
+        finds: concat!(
+            "SELECT tgname || ' on ' || tgrelid::regclass FROM pg_trigger
+             WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 3 = 3 AND tgrelid IN (",
+            tables!(),
+            ")
+             UNION ALL
+             SELECT 'rule ' || rulename || ' on ' || ev_class::regclass FROM pg_rewrite WHERE ev_class IN (",
+            tables!(),
+            ")"
+        ),
+        danger: "it can change or keep back a row before it is stored: batches fail, or MarketData drifts",
+        remedy: "DROP TRIGGER or DROP RULE, or have the trigger fire AFTER",
+    },
+    Check {
         name: "airports",
         finds: "SELECT (r.row_count - a.count) || ' airports are missing'
                 FROM reference_data r, (SELECT count(*) FROM airports) a
