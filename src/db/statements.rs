@@ -120,30 +120,36 @@ impl Statement<'_> {
     /// Whether rows or values may be gone after it. What cannot be told counts as losing.
     pub fn may_lose_data(&self) -> bool {
         let words: Vec<_> = self.words.iter().map(String::as_str).collect();
-        match words.as_slice() {
+        !match words.as_slice() {
             [
-                "DO" | "CALL" | "TRUNCATE" | "DELETE" | "UPDATE" | "WITH",
+                "CREATE" | "COMMENT" | "GRANT" | "REVOKE" | "SET" | "ANALYZE",
                 ..,
             ] => true,
-            ["DROP", what, ..] => matches!(
-                *what,
-                "TABLE" | "SCHEMA" | "DATABASE" | "TYPE" | "DOMAIN" | "EXTENSION" | "OWNED"
-            ),
-            ["ALTER", "TABLE", actions @ ..] => alters_with_loss(actions),
+            ["ALTER", "INDEX" | "VIEW" | "FUNCTION" | "TRIGGER", ..] => true,
+            ["ALTER", "TABLE", actions @ ..] => !alters_with_loss(actions),
+            // What depends on it may be a column.
+            ["DROP", ..] if words.contains(&"CASCADE") => false,
+            [
+                "DROP",
+                "VIEW" | "MATERIALIZED" | "INDEX" | "FUNCTION" | "TRIGGER" | "RULE" | "POLICY",
+                ..,
+            ] => true,
+            // Or else it puts values in the place of others.
+            ["INSERT", ..] => !words.contains(&"UPDATE"),
             _ => false,
         }
     }
 }
 
-/// `DROP COLUMN`, where COLUMN may be left out, and changes of a column's type.
+/// `DROP COLUMN`, where COLUMN may be left out, changes of a column's type, an identity that forgets its next number, and a
+/// table that a crash empties.
 fn alters_with_loss(words: &[&str]) -> bool {
-    words.windows(2).any(|pair| match pair {
-        ["DROP", what] => !matches!(
-            *what,
-            "CONSTRAINT" | "NOT" | "DEFAULT" | "EXPRESSION" | "IDENTITY"
-        ),
+    let loses = |pair: &[&str]| match pair {
+        ["DROP", what] => !matches!(*what, "CONSTRAINT" | "NOT" | "DEFAULT" | "EXPRESSION"),
+        ["SET", what] => *what == "UNLOGGED",
         _ => false,
-    }) || (words.contains(&"ALTER") && words.contains(&"TYPE"))
+    };
+    words.windows(2).any(loses) || (words.contains(&"ALTER") && words.contains(&"TYPE"))
 }
 
 #[cfg(test)]
@@ -241,6 +247,21 @@ mod tests {
                 "ALTER TABLE bookings ALTER COLUMN coupon TYPE integer",
                 true,
             ),
+            ("ALTER TABLE bookings SET UNLOGGED", true),
+            ("ALTER TABLE users ALTER id DROP IDENTITY", true),
+            ("DROP SEQUENCE numbers", true),
+            ("DROP FUNCTION local_date CASCADE", true),
+            ("SELECT wipe()", true),
+            (
+                "MERGE INTO bookings USING new ON true WHEN MATCHED THEN DELETE",
+                true,
+            ),
+            (
+                "INSERT INTO seats SELECT 1 ON CONFLICT (seat) DO UPDATE SET seat = 2",
+                true,
+            ),
+            ("INSERT INTO seats VALUES (1)", false),
+            ("DROP FUNCTION local_date", false),
             ("ALTER TABLE bookings DROP CONSTRAINT bookings_pkey", false),
             ("ALTER TABLE bookings ALTER seat DROP NOT NULL", false),
             (
