@@ -132,15 +132,16 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Config {
-    /// Reads `.env`, if there is one, and the environment.
+    /// Reads the environment and `.env` in the working directory, if there is one; not that of a directory above, which may
+    /// be another project's.
     ///
     /// # Errors
     /// The first variable with a wrong value, with its form and default.
     pub fn from_env() -> Result<Self> {
-        match dotenvy::dotenv() {
+        match dotenvy::from_path(".env") {
             Err(error) if !error.not_found() => {
                 bail!(
-                    ".env cannot be read: write one NAME=value a line, values with spaces in quotes"
+                    ".env cannot be read: write one NAME=value a line, values with spaces or $ in single quotes"
                 )
             }
             // What is not text is no value of any setting, and is said to be wrong.

@@ -101,7 +101,9 @@ macro_rules! say {
 use say;
 
 fn configuration_help() -> String {
-    let mut help = String::from("Configuration, from the environment or a .env file:\n");
+    let mut help = String::from(
+        "Configuration, from the environment or a .env file in the working directory:\n",
+    );
     for setting in SETTINGS {
         let default = if setting.default.is_empty() {
             String::new()
