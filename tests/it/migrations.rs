@@ -566,6 +566,10 @@ async fn init_makes_what_is_missing_and_can_be_repeated() {
             .await
             .contains("created the database")
     );
+    let mut production = place.paxflow(&["db", "init", "--sample"]);
+    production.env("PAXFLOW_ENV", "production");
+    let (code, _, err) = ran(production).await;
+    assert!(code == 1 && err.contains("PAXFLOW_ENV"), "{err}");
     let first = does(&place, &["init", "--sample"]).await;
     let bookings = place.number("SELECT count(*) FROM bookings").await;
     let again = does(&place, &["init", "--sample"]).await;

@@ -25,6 +25,10 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
+    ensure!(
+        !arguments.sample || !config.is_production(),
+        "PAXFLOW_ENV=production refuses to add sample events: leave --sample out"
+    );
     let url = config.direct_url()?;
     let options = db::options(url, "init")?;
     if is_missing(&options, config).await? {
