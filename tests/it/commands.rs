@@ -314,6 +314,29 @@ async fn status_is_one_screen_with_and_without_a_queue() {
     );
     assert_eq!(status["last_verify"]["drift_count"], 0);
     worker.stop().await;
+
+    // One that began before it, ended after it and found drift.
+    let late = "INSERT INTO verifications (started_at, finished_at, row_count, drift_count, repaired_count)
+                VALUES (now() - interval '1 hour', now(), 1, 1, 0)";
+    execute(&mut place.connect().await, late).await;
+    let (_, out, _) = ran(place.paxflow(&["status", "--json"])).await;
+    let status: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(status["last_verify"]["drift_count"], 0);
+}
+
+#[tokio::test]
+async fn a_file_of_settings_counts_in_its_directory_and_not_below() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(".env"), "PAXFLOW_BATCH_MAX=many\n").unwrap();
+    let below = dir.path().join("below");
+    std::fs::create_dir(&below).unwrap();
+    for (place, reads) in [(dir.path(), true), (&below, false)] {
+        let mut status = paxflow(&["status"]);
+        status.current_dir(place);
+        let (code, _, err) = ran(status).await;
+        assert_eq!(code, 1);
+        assert_eq!(err.contains("PAXFLOW_BATCH_MAX"), reads, "{err}");
+    }
 }
 
 #[tokio::test]
