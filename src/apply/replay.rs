@@ -122,38 +122,44 @@ pub async fn replay(
     id: i64,
     discarded_too: bool,
 ) -> sqlx::Result<Replayed> {
-    let Some(message) = fetch(connection, &[id]).await?.pop() else {
-        return Ok(Replayed::Unknown);
-    };
-    match message.state.as_str() {
-        "replayed" => return Ok(Replayed::Before),
-        "discarded" if !discarded_too => return Ok(Replayed::Discarded),
-        _ => {}
+    // Until no twin changes its state meanwhile: what the twin has made of it counts.
+    loop {
+        let Some(message) = fetch(connection, &[id]).await?.pop() else {
+            return Ok(Replayed::Unknown);
+        };
+        match message.state.as_str() {
+            "replayed" => return Ok(Replayed::Before),
+            "discarded" if !discarded_too => return Ok(Replayed::Discarded),
+            _ => {}
+        }
+        let (rejected, sqlstate) = match pass(connection, worker, &message).await {
+            Ok(Some(Replayed::Rejected(rejected))) => (rejected, None),
+            Ok(Some(settled)) => return Ok(settled),
+            Ok(None) => continue,
+            Err(error) => match fault_of(&error) {
+                Fault::Data { sqlstate } => (refused_by_database(), Some(sqlstate)),
+                Fault::Transient | Fault::Permanent => return Err(error),
+            },
+        };
+        if note_reason(connection, &message, &rejected, sqlstate).await? {
+            return Ok(Replayed::Rejected(rejected));
+        }
     }
-    let (rejected, sqlstate) = match pass(connection, worker, &message).await {
-        Ok(Replayed::Rejected(rejected)) => (rejected, None),
-        Ok(settled) => return Ok(settled),
-        Err(error) => match fault_of(&error) {
-            Fault::Data { sqlstate } => (refused_by_database(), Some(sqlstate)),
-            Fault::Transient | Fault::Permanent => return Err(error),
-        },
-    };
-    note_reason(connection, id, &rejected, sqlstate).await?;
-    Ok(Replayed::Rejected(rejected))
 }
 
-/// Says why a replayed message is still set aside.
+/// Says why a replayed message is still set aside; `false` if its state has changed.
 async fn note_reason(
     connection: &mut PgConnection,
-    id: i64,
+    message: &SetAside,
     rejected: &Rejected,
     sqlstate: Option<String>,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<bool> {
     let noted = sqlx::query(
-        "UPDATE quarantined_events SET reason = $2, path = $3, detail = $4, sqlstate = $5, contract_version = $6
-         WHERE id = $1",
+        "UPDATE quarantined_events SET reason = $3, path = $4, detail = $5, sqlstate = $6, contract_version = $7
+         WHERE id = $1 AND state = $2",
     )
-    .bind(id)
+    .bind(message.id)
+    .bind(&message.state)
     .bind(rejected.reason.as_str())
     .bind(&rejected.path)
     .bind(&rejected.detail)
@@ -163,16 +169,18 @@ async fn note_reason(
     .await;
     match noted.map_err(|error| (fault_of(&error), error)) {
         // The same body is set aside for that reason already: each row keeps its own.
-        Ok(_) | Err((Fault::Data { .. }, _)) => Ok(()),
+        Err((Fault::Data { .. }, _)) => Ok(true),
+        Ok(noted) => Ok(noted.rows_affected() > 0),
         Err((_, error)) => Err(error),
     }
 }
 
+/// Applies a message and marks it; nothing of it if its state has changed since it was read.
 async fn pass(
     connection: &mut PgConnection,
     worker: &Worker,
     message: &SetAside,
-) -> sqlx::Result<Replayed> {
+) -> sqlx::Result<Option<Replayed>> {
     let folded = batch::fold(std::slice::from_ref(&message.delivery));
     let last_event_at = folded.last_event_at;
     let mut transaction = connection.begin().await?;
@@ -182,7 +190,7 @@ async fn pass(
     } = write(&mut transaction, worker.pooler, folded, Insertion::INSERT).await?;
     if let Some((_, rejected)) = rejected.pop() {
         transaction.rollback().await?;
-        return Ok(Replayed::Rejected(rejected));
+        return Ok(Some(Replayed::Rejected(rejected)));
     }
     // The mark comes after the effect, in the lock order of a batch. A twin that replays the same message
     // has waited for our booking or flight, or waits here, and then finds it marked.
@@ -193,17 +201,17 @@ async fn pass(
         .await?;
     if marked.rows_affected() == 0 {
         transaction.rollback().await?;
-        return Ok(Replayed::Before);
+        return Ok(None);
     }
     count(&mut transaction, worker, last_event_at, counts).await?;
     transaction.commit().await?;
-    Ok(Replayed::Passed(if counts.applied > 0 {
+    Ok(Some(Replayed::Passed(if counts.applied > 0 {
         Verdict::Applied
     } else if counts.stale > 0 {
         Verdict::Stale
     } else {
         Verdict::Duplicate
-    }))
+    })))
 }
 
 /// What replaying these messages would do, seen in one snapshot and rolled back.

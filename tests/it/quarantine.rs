@@ -7,6 +7,8 @@ use paxflow::batch::Delivery;
 use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
+use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 use crate::events::{booking, booking_deleted, deliver, flight, price};
 use crate::process::{Place, output, place, ran, until};
@@ -280,6 +282,28 @@ async fn a_dry_run_changes_nothing_and_names_exactly_the_cells_that_the_replay_c
     assert_eq!(format!("{named:#?}"), format!("{changed:#?}"));
 }
 
+/// Starts a command that comes to the booking B1, which `holder` has locked, and returns once it waits for it.
+async fn waits_for_the_booking(
+    observer: &mut PgConnection,
+    holder: &mut PgConnection,
+    command: Command,
+) -> JoinHandle<(i32, String, String)> {
+    execute(
+        holder,
+        "BEGIN; UPDATE bookings SET updated_at = now() WHERE booking_id = 'B1'",
+    )
+    .await;
+    let running = tokio::spawn(ran(command));
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND application_name = 'paxflow quarantine'
+                     AND wait_event_type = 'Lock'";
+    until("it waits for the booking", async || {
+        (dump(observer, waiting).await == "1\n").then_some(())
+    })
+    .await;
+    running
+}
+
 #[tokio::test]
 async fn a_dry_run_that_a_worker_overtakes_looks_again() {
     let database = Database::new().await;
@@ -287,20 +311,8 @@ async fn a_dry_run_that_a_worker_overtakes_looks_again() {
     let mut applier = database.applier().await;
     with_refused(&mut applier).await;
     let mut holder = place.connect().await;
-    execute(
-        &mut holder,
-        "BEGIN; UPDATE bookings SET updated_at = now() WHERE booking_id = 'B1'",
-    )
-    .await;
     let preview = place.paxflow(&["quarantine", "replay", "--dry-run", "--json"]);
-    let looking = tokio::spawn(ran(preview));
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-                   WHERE datname = current_database() AND application_name = 'paxflow quarantine'
-                     AND wait_event_type = 'Lock'";
-    until("it waits for the booking", async || {
-        (dump(&mut applier.connection, waiting).await == "1\n").then_some(())
-    })
-    .await;
+    let looking = waits_for_the_booking(&mut applier.connection, &mut holder, preview).await;
     // Its snapshot is older than this now.
     execute(&mut holder, "COMMIT").await;
     let (code, out, err) = looking.await.unwrap();
@@ -408,6 +420,24 @@ async fn two_replays_at_once_replay_each_message_once() {
     }
     assert_eq!(passed, MESSAGES);
     assert_eq!(progress(&place).await, "120 | 60 | 0 | 0 | 60 | 60\n");
+    assert_exact(&mut applier.connection).await;
+}
+
+#[tokio::test]
+async fn what_is_discarded_while_it_is_replayed_stays_so() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut applier = database.applier().await;
+    with_refused(&mut applier).await;
+    let mut holder = place.connect().await;
+    let replay = place.paxflow(&["quarantine", "replay", "--json"]);
+    let replaying = waits_for_the_booking(&mut applier.connection, &mut holder, replay).await;
+    let discard = "UPDATE quarantined_events SET state = 'discarded', state_reason = 'a twin' WHERE id = 1; COMMIT";
+    execute(&mut holder, discard).await;
+    let (code, out, err) = replaying.await.unwrap();
+    let replayed: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
+    assert_eq!((code, &replayed["passed"]), (0, &json!([2, 3])));
+    assert_eq!(replayed["replayed_before"], json!([]));
     assert_exact(&mut applier.connection).await;
 }
 
