@@ -4,6 +4,7 @@
 //! environment wins.
 
 mod settings;
+mod urls;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -11,9 +12,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use sqlx::ConnectOptions;
-use sqlx::postgres::PgConnectOptions;
-
 use settings::setting;
 pub use settings::{SETTINGS, Setting};
 
@@ -225,6 +223,22 @@ impl Config {
             .any(|production| name.eq_ignore_ascii_case(production))
     }
 
+    /// Parameters of the database's URLs that are not known, and ignored; each with its setting.
+    pub fn ignored_parameters(&self) -> Vec<(&'static str, String)> {
+        let urls = [
+            ("DATABASE_URL", &self.database_url),
+            ("DATABASE_DIRECT_URL", &self.database_direct_url),
+        ];
+        let of_one = |(name, url): (_, &Option<Secret>)| {
+            let url = url.as_ref().map_or("", Secret::expose);
+            let ignored = urls::ignored_parameters(url);
+            ignored
+                .map(move |parameter| (name, parameter.to_owned()))
+                .collect::<Vec<_>>()
+        };
+        urls.into_iter().flat_map(of_one).collect()
+    }
+
     /// The setting that [`Config::direct_url`] comes from.
     pub fn direct_setting(&self) -> &'static str {
         match self.database_direct_url {
@@ -254,29 +268,6 @@ fn wrong(name: &str, problem: &str) -> anyhow::Error {
     let Setting { form, default, .. } = setting(name);
     let default = if default.is_empty() { "none" } else { default };
     anyhow!("{name} {problem}: expected {form} (default: {default})")
-}
-
-/// Refuses certificates that would not be looked at, or cannot be: the one is no protection, the other
-/// would pass for an outage.
-fn certificates(name: &str, options: &PgConnectOptions) -> Result<()> {
-    use sqlx::postgres::PgSslMode::{VerifyCa, VerifyFull};
-    for (parameter, value) in options.to_url_lossy().query_pairs() {
-        if !["sslrootcert", "sslcert", "sslkey"].contains(&&*parameter) {
-            continue;
-        }
-        let verifies = matches!(options.get_ssl_mode(), VerifyCa | VerifyFull);
-        if parameter == "sslrootcert" && !verifies {
-            bail!(
-                "{name} names an sslrootcert that nothing is verified with: add sslmode=verify-full"
-            );
-        }
-        // How sqlx writes what is a path and not the certificate itself.
-        if let Some(path) = value.strip_prefix("file: ") {
-            std::fs::File::open(path)
-                .with_context(|| format!("{name}: cannot read {path}, its {parameter}"))?;
-        }
-    }
-    Ok(())
 }
 
 struct Lookup<'a, F>(&'a F);
@@ -317,11 +308,9 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
         let url = self.secret(name, &["postgres://", "postgresql://"])?;
         if let Some(url) = &url {
             match url.expose().parse() {
-                Ok(options) => certificates(name, &options)?,
+                Ok(options) => urls::check_certificates(name, &options)?,
                 Err(_) => {
-                    let problem =
-                        "cannot be read (write / ? # @ % in a password %2F %3F %23 %40 %25)";
-                    return Err(wrong(name, problem));
+                    return Err(wrong(name, "cannot be read"));
                 }
             }
         }
@@ -341,6 +330,9 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
         };
         if !schemes.iter().any(|scheme| value.starts_with(scheme)) {
             return Err(wrong(name, "has a wrong value"));
+        }
+        if let Some(problem) = urls::problem(&value) {
+            return Err(wrong(name, problem));
         }
         Ok(Some(Secret(value)))
     }

@@ -10,8 +10,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::broker;
 use crate::config::{Config, LogFormat};
+use crate::{broker, db};
 
 /// Deliveries received from the broker, by every worker process since its start.
 pub const RECEIVED: &str = "paxflow_deliveries_received_total";
@@ -61,8 +61,13 @@ pub fn start_logging(config: &Config) -> Result<()> {
         config.log.split(',').map(str::trim).all(is_level_or_rule),
         WRONG_FILTER
     );
-    let filter = EnvFilter::try_new(format!("{},{}", broker::LIBRARY_LOG, config.log))
-        .context(WRONG_FILTER)?;
+    let filter = EnvFilter::try_new(format!(
+        "{},{},{}",
+        broker::LIBRARY_LOG,
+        db::LIBRARY_LOG,
+        config.log
+    ))
+    .context(WRONG_FILTER)?;
     let on_terminal = std::io::stderr().is_terminal();
     let format = config.log_format.unwrap_or(if on_terminal {
         LogFormat::Text

@@ -134,7 +134,20 @@ pub fn address(url: &Secret) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn the_address_shows_no_password(
+            scheme in "amqps?|http|",
+            rest in "[a-z0-9.:/?&=%@\\[\\]-]{0,40}|\\PC{0,20}",
+        ) {
+            let url = Secret::new(format!("{scheme}://joe:canary-password@{rest}"));
+            prop_assert!(!address(&url).contains("canary"), "{}", address(&url));
+        }
+    }
 
     #[test]
     fn what_is_not_found_without_tls_is_waited_for() {

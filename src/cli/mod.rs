@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use sqlx::postgres::PgConnection;
+use tracing::warn;
 
 use crate::config::{Config, SETTINGS};
 use crate::telemetry;
@@ -193,6 +194,12 @@ fn run_command(command: Command) -> Result<ExitCode> {
 fn with_runtime(command: impl AsyncFnOnce(Config) -> Result<ExitCode>) -> Result<ExitCode> {
     let config = Config::from_env()?;
     telemetry::start_logging(&config)?;
+    for (setting, parameter) in config.ignored_parameters() {
+        warn!(
+            setting,
+            parameter, "the URL has a parameter that is not known, and ignored"
+        );
+    }
     tokio::runtime::Runtime::new()
         .context("cannot start the runtime")?
         .block_on(command(config))

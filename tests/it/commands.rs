@@ -340,6 +340,21 @@ async fn a_file_of_settings_counts_in_its_directory_and_not_below() {
 }
 
 #[tokio::test]
+async fn a_parameter_that_is_not_known_is_named_without_its_value() {
+    let mut check = paxflow(&["db", "check"]);
+    check.env(
+        "DATABASE_URL",
+        "postgres://joe@127.0.0.1:1/x?sslpassword=canary",
+    );
+    let (code, _, err) = ran(check).await;
+    assert_eq!((code, err.matches("sslpassword").count()), (1, 1), "{err}");
+    assert!(
+        err.contains("DATABASE_URL") && !err.contains("canary"),
+        "{err}"
+    );
+}
+
+#[tokio::test]
 async fn a_command_without_its_server_fails_in_one_line() {
     for command in ["verify", "status", "rebuild"] {
         let mut away = paxflow(&[command]);

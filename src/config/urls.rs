@@ -1,0 +1,111 @@
+//! What can be wrong with a URL, told before anything is done with it. Nothing of it is repeated but the names of its
+//! parameters: it may hold a password.
+
+use anyhow::{Context, Result, bail};
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+
+/// What the driver takes from a database's URL besides `options[...]`: `options/parse.rs` of sqlx-postgres 0.9.
+const PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// What nobody means by the URL of a server.
+pub(super) fn problem(url: &str) -> Option<&'static str> {
+    let (_, after_scheme) = url.split_once("://")?;
+    let end = after_scheme.find(['/', '?', '#']);
+    let (authority, rest) = after_scheme.split_at(end.unwrap_or(after_scheme.len()));
+    // Or what was meant as a password would be the host, a port, a database or a parameter, and shown as that.
+    if rest.contains('@') {
+        return Some("has an @ after its host (write / ? # @ % in a password %2F %3F %23 %40 %25)");
+    }
+    let after_address = authority.rsplit(['@', ']']).next()?;
+    let (_, port) = after_address.split_once(':')?;
+    (!port.is_empty() && port.parse::<u16>().is_err())
+        .then_some("has a port that is no number up to 65535")
+}
+
+/// Names of parameters in the URL of a database that the driver has no use for.
+pub(super) fn ignored_parameters(url: &str) -> impl Iterator<Item = &str> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let query = query.split('#').next().unwrap_or_default();
+    let names = query.split('&').filter_map(|pair| pair.split('=').next());
+    names.filter(|name| {
+        !name.is_empty() && !PARAMETERS.contains(name) && !name.starts_with("options[")
+    })
+}
+
+/// Refuses certificates that would not be looked at, or cannot be: the one is no protection, the other
+/// would pass for an outage.
+pub(super) fn check_certificates(name: &str, options: &PgConnectOptions) -> Result<()> {
+    use sqlx::postgres::PgSslMode::{VerifyCa, VerifyFull};
+    for (parameter, value) in options.to_url_lossy().query_pairs() {
+        if !["sslrootcert", "sslcert", "sslkey"].contains(&&*parameter) {
+            continue;
+        }
+        let verifies = matches!(options.get_ssl_mode(), VerifyCa | VerifyFull);
+        if parameter == "sslrootcert" && !verifies {
+            bail!(
+                "{name} names an sslrootcert that nothing is verified with: add sslmode=verify-full"
+            );
+        }
+        // How sqlx writes what is a path and not the certificate itself.
+        if let Some(path) = value.strip_prefix("file: ") {
+            std::fs::File::open(path)
+                .with_context(|| format!("{name}: cannot read {path}, its {parameter}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_is_not_encoded_is_refused_and_a_port_that_is_none() {
+        for (url, expected) in [
+            ("postgres://u:7/secret@db:5432/x", Some("%2F")),
+            ("postgres://u:?secret@db/x", Some("%3F")),
+            ("amqp://u:12#secret@mq", Some("%23")),
+            ("amqp://u:p@mq:99999", Some("port")),
+            ("amqp://u:p@[::1]:amqp/%2f", Some("port")),
+            ("amqp://u:p:q@mq", None),
+            ("amqp://u:p@[::1]:5672/%2f", None),
+            ("amqp://mq:", None),
+            ("postgres:///x?host=/run/postgresql", None),
+        ] {
+            match (problem(url), expected) {
+                (Some(found), Some(expected)) => {
+                    assert!(found.contains(expected), "{url}: {found}")
+                }
+                (found, expected) => assert_eq!(found, expected, "{url}"),
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_that_are_ignored_are_named_and_not_their_values() {
+        let url = "postgres://u:p@db/x?sslmode=require&sslmod=x&options[jit]=off&&channel_binding=require&a#b";
+        let ignored: Vec<_> = ignored_parameters(url).collect();
+        assert_eq!(ignored, ["sslmod", "channel_binding", "a"]);
+        assert_eq!(ignored_parameters("postgres://db/x").next(), None);
+    }
+}
