@@ -16,6 +16,7 @@ mod schema;
 mod status;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -28,6 +29,8 @@ use crate::telemetry;
 
 /// Exit code of a command whose output nobody reads on, as if SIGPIPE had ended it.
 const NOBODY_READS: u8 = 141;
+/// Exit code of `verify` where it could not compare.
+const NOT_VERIFIED: u8 = 2;
 
 /// Booking and flight events in, exact MarketData out.
 #[derive(Debug, Parser)]
@@ -63,8 +66,9 @@ enum Command {
     /// Print the JSON Schemas of the events, or the AsyncAPI 3 document
     #[command(after_help = "Example:\n  paxflow schema asyncapi > asyncapi.json")]
     Schema(schema::Arguments),
-    /// Recompute what is stored, market_data, market_fares and market_activity, and compare: exit 0 if exact, 1 if a cell differs
-    #[command(after_help = "Example:\n  paxflow verify || paxflow verify --repair")]
+    /// Recompute what is stored, market_data, market_fares and market_activity, and compare: exit 0 if exact, 1 if a cell differs, 2 if they
+    /// could not be compared
+    #[command(after_help = "Example:\n  paxflow verify --repair")]
     Verify(verify::Arguments),
     /// Rebuild MarketData beside the live rows while events flow: exit 0 if exact
     #[command(after_help = "Example:\n  paxflow rebuild")]
@@ -119,22 +123,25 @@ fn configuration_help() -> String {
     help
 }
 
-/// Runs a command.
-///
-/// # Errors
-/// In one line: what failed, where, and what to do.
-pub fn dispatch(cli: Cli) -> Result<ExitCode> {
-    run_command(cli.command).or_else(|error| {
+/// Runs a command. One that fails says in one line on stderr what failed, where, and what to do.
+pub fn dispatch(cli: Cli) -> ExitCode {
+    let failure = match &cli.command {
+        // For `verify`, 1 is an answer.
+        Command::Verify(_) => ExitCode::from(NOT_VERIFIED),
+        _ => ExitCode::FAILURE,
+    };
+    run_command(cli.command).unwrap_or_else(|error| {
         let cause = error.downcast_ref::<std::io::Error>();
         if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
-            return Ok(ExitCode::from(NOBODY_READS));
+            return ExitCode::from(NOBODY_READS);
         }
-        Err(error)
+        writeln!(std::io::stderr(), "paxflow: {}", told(&error)).ok();
+        failure
     })
 }
 
 /// An error and its causes in one line, each said once.
-pub fn told(error: &anyhow::Error) -> String {
+fn told(error: &anyhow::Error) -> String {
     let mut told = String::new();
     for cause in error.chain() {
         let refusal = match cause.downcast_ref() {

@@ -1,5 +1,6 @@
 //! `paxflow quarantine`: what was set aside.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -156,8 +157,21 @@ async fn list(
         .fetch_all(connection)
         .await
         .context("cannot read quarantined_events")?;
+    let cut = match rows.first() {
+        Some(newest) if newest.total > rows.len() as i64 => {
+            format!("{} of {}: --limit, --reason", rows.len(), newest.total)
+        }
+        _ => String::new(),
+    };
     if json {
         say!("{}", serde_json::to_string_pretty(&rows)?);
+        if !cut.is_empty() {
+            complain(&cut);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if rows.is_empty() {
+        say!("nothing");
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new();
@@ -173,14 +187,9 @@ async fn list(
             &seconds(row.last_received_at),
         ]);
     }
-    match rows.first() {
-        None => say!("nothing"),
-        Some(newest) => {
-            say!("{table}");
-            if newest.total > rows.len() as i64 {
-                say!("{} of {}: --limit, --reason", rows.len(), newest.total);
-            }
-        }
+    say!("{table}");
+    if !cut.is_empty() {
+        say!("{cut}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -294,6 +303,11 @@ async fn raw(connection: &mut PgConnection, id: i64) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says beside the answer, on stderr, what is wrong with the question.
+fn complain(problem: &str) {
+    writeln!(std::io::stderr(), "paxflow: {problem}").ok();
+}
+
 fn no_such(id: i64) -> String {
     format!("no message {id} is set aside: paxflow quarantine list --all names them")
 }
@@ -366,6 +380,9 @@ async fn replay(
             Replayed::Unknown => outcome.unknown.push(id),
         }
     }
+    for id in &outcome.unknown {
+        complain(&no_such(*id));
+    }
     if json {
         say!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {
@@ -379,9 +396,6 @@ async fn replay(
 fn print_outcome(outcome: &Outcome) -> std::io::Result<()> {
     for message in outcome.rejected.iter().take(SHOWN_MAX) {
         say!("{} stays: {}", message.id, message.rejected);
-    }
-    for id in &outcome.unknown {
-        say!("{}", no_such(*id));
     }
     let counts = outcome.verdicts;
     say!(
@@ -410,6 +424,9 @@ async fn dry_run_of(connection: &mut PgConnection, ids: &[i64], json: bool) -> R
         .await
         .context("cannot try the replay")?;
     let left_out = ids.len() - looked_at.len();
+    for id in &preview.unknown {
+        complain(&no_such(*id));
+    }
     if json {
         let mut value = serde_json::to_value(&preview)?;
         value["left_out"] = json!(left_out);
@@ -425,9 +442,6 @@ async fn dry_run_of(connection: &mut PgConnection, ids: &[i64], json: bool) -> R
 fn print_preview(preview: &Preview, left_out: usize) -> std::io::Result<()> {
     for message in preview.rejected.iter().take(SHOWN_MAX) {
         say!("{} would stay: {}", message.id, message.rejected);
-    }
-    for id in &preview.unknown {
-        say!("{}", no_such(*id));
     }
     if !preview.cells.is_empty() {
         say!("{}", cells_table(&preview.cells));
@@ -480,15 +494,31 @@ async fn discard(connection: &mut PgConnection, ids: &[i64], why: &str) -> Resul
     let discarded: Vec<i64> = sqlx::query_scalar(discarded)
         .bind(ids)
         .bind(why)
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await
         .context("cannot write quarantined_events")?;
-    let mut left: Vec<_> = ids.iter().filter(|id| !discarded.contains(id)).collect();
+    let is_left = |id: &i64| !discarded.contains(id);
+    let mut left: Vec<_> = ids.iter().copied().filter(is_left).collect();
     left.sort_unstable();
     left.dedup();
+    let known = states(connection, &left).await?;
     for id in &left {
-        say!("{id} is not open: left as it is");
+        let problem = match known.get(id) {
+            Some(state) => format!("{id} is {state} already: left as it is"),
+            None => no_such(*id),
+        };
+        complain(&problem);
     }
     say!("{} discarded", discarded.len());
     Ok(exit_code(left.is_empty()))
+}
+
+async fn states(connection: &mut PgConnection, ids: &[i64]) -> Result<BTreeMap<i64, String>> {
+    let states = "SELECT id, state FROM quarantined_events WHERE id = ANY ($1::bigint[])";
+    let states: Vec<(i64, String)> = sqlx::query_as(states)
+        .bind(ids)
+        .fetch_all(connection)
+        .await
+        .context("cannot read quarantined_events")?;
+    Ok(states.into_iter().collect())
 }

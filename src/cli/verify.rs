@@ -1,5 +1,6 @@
 //! `paxflow verify`.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -65,6 +66,15 @@ fn show(report: &Report, repaired: i64) -> std::io::Result<()> {
     }
     for difference in &report.differences {
         say!("{difference}");
+    }
+    let listed: BTreeSet<_> = report
+        .differences
+        .iter()
+        .map(|difference| (difference.relation, &difference.key))
+        .collect();
+    let more = report.rows_different - listed.len() as i64;
+    if more > 0 {
+        say!("and {more} rows more: --repair rebuilds them all");
     }
     say!("{}", summary(report));
     Ok(())

@@ -353,9 +353,20 @@ async fn status_tells_behind_ahead_and_dirty_and_check_answers() {
     let place = place(&database);
     let newest = latest(&MIGRATOR);
     assert!(does(&place, &["status"]).await.contains("in sync"));
-    assert!(does(&place, &["check"]).await.starts_with("ok: "));
+    let answers = async |schema: String| {
+        let said = does(&place, &["check"]).await;
+        assert!(
+            said.starts_with("ok: ") && said.ends_with(&format!(", {schema}\n")),
+            "{said}"
+        );
+    };
+    answers(format!("revision {newest}, in sync")).await;
 
     does(&place, &["migrate", "downgrade", "4", "--yes"]).await;
+    answers(format!(
+        "revision 4 of {newest}, not in sync: see paxflow db status"
+    ))
+    .await;
     let behind = status(&place).await;
     assert_eq!(
         (

@@ -109,6 +109,11 @@ async fn list_and_show_keep_the_body_and_raw_gives_it_back_byte_for_byte() {
         limited.ends_with("1 of 2: --limit, --reason\n"),
         "{limited}"
     );
+    let (_, limited) = said(&place, &["list", "--json", "--limit", "1"]).await;
+    assert!(
+        limited.ends_with("]\npaxflow: 1 of 2: --limit, --reason\n"),
+        "{limited}"
+    );
     let (code, shown) = said(&place, &["show", &id]).await;
     assert!(
         code == 0 && shown.contains("not UTF-8") && shown.contains("--raw"),
@@ -483,7 +488,15 @@ async fn discarded_messages_keep_their_why_and_are_replayed_only_by_number() {
     .await;
     assert_eq!((code, out.as_str()), (0, "2 discarded\n"));
     let (code, out) = said(&place, &["discard", "2", "--why", "again"]).await;
-    assert!(code == 1 && out.contains("2 is not open"), "{out}");
+    assert!(
+        code == 1 && out.contains("paxflow: 2 is discarded already"),
+        "{out}"
+    );
+    let (code, out) = said(&place, &["discard", "99", "--why", "again"]).await;
+    assert!(
+        code == 1 && out.contains("paxflow: no message 99 "),
+        "{out}"
+    );
     let (_, shown) = said(&place, &["show", "2"]).await;
     assert!(
         shown.contains("discarded: sent by the old adapter"),

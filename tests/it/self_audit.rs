@@ -150,6 +150,25 @@ async fn an_upkeep_that_fails_again_and_again_says_so_once() {
 }
 
 #[tokio::test]
+async fn verify_says_that_it_does_not_list_all() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut applier = database.applier().await;
+    let bookings: Vec<_> = (0..1010)
+        .map(|n| booking(json!({ "booking_id": format!("B{n}"), "flight_id": format!("F{n}") })))
+        .collect();
+    applier.apply(&bookings).await;
+    let drift = "UPDATE flight_demand SET total_revenue = 0";
+    execute(&mut applier.connection, drift).await;
+    let (code, out, _) = ran(place.paxflow(&["verify"])).await;
+    assert_eq!((code, out.lines().count()), (1, 1002));
+    assert!(
+        out.contains("\nand 10 rows more: --repair rebuilds them all\nDRIFT: 1010 of "),
+        "{out}"
+    );
+}
+
+#[tokio::test]
 async fn an_audit_that_is_switched_off_does_nothing() {
     let database = Database::new().await;
     let place = place(&database);
