@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tracing::error;
 
 use crate::health::Health;
 
@@ -23,10 +24,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Answers until the process ends.
-///
-/// # Errors
-/// If the listener fails.
-pub async fn serve(listener: TcpListener, health: Health, metrics: PrometheusHandle) -> Result<()> {
+pub async fn serve(listener: TcpListener, health: Health, metrics: PrometheusHandle) {
     let exposition = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
@@ -38,9 +36,9 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: PrometheusHan
             "/metrics",
             get(move || async move { (exposition, metrics.render()) }),
         );
-    axum::serve(listener, router)
-        .await
-        .context("the HTTP server ended")
+    if let Err(error) = axum::serve(listener, router).await {
+        error!(reason = %error, "nothing is served any more");
+    }
 }
 
 fn readyz(health: &Health) -> (StatusCode, String) {

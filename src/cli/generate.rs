@@ -1,6 +1,6 @@
 //! `paxflow generate`.
 
-use std::io::{BufWriter, ErrorKind, Write, stdout};
+use std::io::{BufWriter, Write, stdout};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -38,10 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         bad_ratio: arguments.bad_ratio,
     };
     let mut out = BufWriter::with_capacity(1 << 20, stdout().lock());
-    match world::generate(&world, &mut out).and_then(|()| out.flush()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        // Whoever reads has had enough, as with head.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error).context("cannot write the events"),
-    }
+    let written = world::generate(&world, &mut out).and_then(|()| out.flush());
+    written.context("cannot write the events")?;
+    Ok(ExitCode::SUCCESS)
 }

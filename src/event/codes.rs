@@ -26,7 +26,7 @@ macro_rules! codes {
             /// Every value, in the order of the contract.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The code as it stands in JSON, in tables and in metrics.
+            /// The code as it stands in JSON and in tables.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $code,)+

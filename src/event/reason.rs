@@ -6,7 +6,7 @@ use super::codes::codes;
 
 codes! {
     /// The rule that a message breaks. The codes are a public contract: they stand in
-    /// `quarantined_events.reason` and in the metrics.
+    /// `quarantined_events.reason`.
     pub enum Reason {
         /// The body is larger than 256 KiB.
         BodyTooLarge = "body_too_large",

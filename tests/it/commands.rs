@@ -15,17 +15,18 @@ use crate::running::signal;
 use crate::support::{Database, dump, execute};
 
 /// Every command, as `paxflow help` lists them.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "demo",
     "run",
     "publish",
     "check",
     "generate",
+    "schema",
     "verify",
     "rebuild",
     "quarantine",
-    "doctor",
     "status",
+    "doctor",
     "db",
     "completions",
     "man",
@@ -180,19 +181,13 @@ async fn first_line_of(mut command: Command) -> Output {
 }
 
 #[tokio::test]
-async fn generate_ends_well_when_its_reader_has_had_enough() {
-    let output = first_line_of(paxflow(&["generate", "--events", "1000000", "--seed", "5"])).await;
-    assert!(
-        output.status.success() && output.stderr.is_empty(),
-        "{output:?}"
-    );
-}
-
-#[tokio::test]
-async fn schema_ends_quietly_when_its_reader_has_had_enough() {
-    let output = first_line_of(paxflow(&["schema", "asyncapi"])).await;
-    assert_eq!(output.status.code(), Some(141), "{output:?}");
-    assert!(output.stderr.is_empty(), "{output:?}");
+async fn a_command_ends_quietly_when_its_reader_has_had_enough() {
+    let generate = &["generate", "--events", "1000000", "--seed", "5"][..];
+    for command in [generate, &["schema", "asyncapi"]] {
+        let output = first_line_of(paxflow(command)).await;
+        assert_eq!(output.status.code(), Some(141), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
 }
 
 #[tokio::test]
@@ -387,7 +382,6 @@ async fn every_command_has_help_with_an_example() {
             setting.name
         );
     }
-    let mut listed = Vec::new();
     let mut to_see = vec![Vec::<String>::new()];
     while let Some(path) = to_see.pop() {
         let words = path.iter().map(String::as_str).chain(["--help"]);
@@ -400,14 +394,9 @@ async fn every_command_has_help_with_an_example() {
             "{help}"
         );
         to_see.extend(subcommands(&help).map(|command| [&path[..], &[command]].concat()));
-        listed.push(name);
     }
-    for command in COMMANDS {
-        assert!(
-            listed.iter().any(|name| name == command),
-            "{command} is not in {listed:?}"
-        );
-    }
+    let (_, help, _) = ran(paxflow(&["--help"])).await;
+    assert_eq!(subcommands(&help).collect::<Vec<_>>(), COMMANDS);
 }
 
 /// The commands that a help text lists.

@@ -10,13 +10,7 @@ const FN_LINES_MAX: usize = 70;
 /// Modules without I/O, without a clock and without async: time is an argument.
 const PURE: [&str; 3] = ["src/event/", "src/batch.rs", "src/market.rs"];
 /// Where statements for the database may stand.
-const WITH_SQL: [&str; 5] = [
-    "src/apply/",
-    "src/audit/",
-    "src/db/",
-    "src/cli/",
-    "src/sandbox/",
-];
+const WITH_SQL: [&str; 4] = ["src/apply/", "src/audit/", "src/db/", "src/cli/"];
 
 struct Source {
     /// From the project's root.
