@@ -9,10 +9,8 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Connection, ExchangeKind};
 
-use super::{
-    BrokerError, GOODBYE_TIMEOUT, QueueState, Topology, connect, durable_exchange, is_not_found,
-    queue_state,
-};
+use super::topology::{Topology, durable_exchange};
+use super::{BrokerError, GOODBYE_TIMEOUT, QueueState, connect, is_not_found, queue_state};
 use crate::config::Secret;
 
 /// A broker that does not confirm a message for so long takes none.
