@@ -52,18 +52,8 @@ pub async fn run(upkeep: Upkeep) {
     let mut told = None;
     loop {
         tokio::time::sleep(look_every).await;
-        let mut open = match connection.take() {
-            Some(open) => open,
-            None => match db::connect(&upkeep.database).await {
-                Ok(open) => open,
-                Err(error) => {
-                    debug!(reason = %error, "the upkeep waits for the database");
-                    continue;
-                }
-            },
-        };
-        match round(&mut open, &upkeep, started, &mut due).await {
-            Ok(()) => {
+        match round(connection.take(), &upkeep, started, &mut due).await {
+            Ok(open) => {
                 connection = Some(open);
                 told = None;
             }
@@ -81,13 +71,18 @@ pub async fn run(upkeep: Upkeep) {
     }
 }
 
+/// Does what is due, on a new connection where there is none; returns it.
 async fn round(
-    connection: &mut PgConnection,
+    open: Option<PgConnection>,
     upkeep: &Upkeep,
     started: Instant,
     due: &mut Due,
-) -> sqlx::Result<()> {
-    let standing = audit::standing(connection).await?;
+) -> sqlx::Result<PgConnection> {
+    let mut connection = match open {
+        Some(open) => open,
+        None => db::connect(&upkeep.database).await?,
+    };
+    let standing = audit::standing(&mut connection).await?;
     tell(&standing);
     if let Some(every) = upkeep.verify_every
         && due.audit <= Instant::now()
@@ -95,16 +90,16 @@ async fn round(
     {
         // Whatever comes of it, this worker does not try again before the next time.
         due.audit = Instant::now() + every;
-        verify(connection, every).await?;
-        tell(&audit::standing(connection).await?);
+        verify(&mut connection, every).await?;
+        tell(&audit::standing(&mut connection).await?);
     }
     if upkeep.quarantine_days > 0 && due.forget <= Instant::now() {
         due.forget = Instant::now() + FORGET_EVERY;
-        while apply::forget(connection, upkeep.quarantine_days, FORGET_MAX).await?
+        while apply::forget(&mut connection, upkeep.quarantine_days, FORGET_MAX).await?
             == u64::from(FORGET_MAX)
         {}
     }
-    Ok(())
+    Ok(connection)
 }
 
 fn is_due(standing: &Standing, every: Duration, running: Duration) -> bool {

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::boot::fails;
-use crate::process::{Place, Worker, database_url, generated, place, ran};
+use crate::process::{Place, Worker, database_url, generated, place, ran, until};
 use crate::support::{Database, dump, execute};
 
 const ROLES: &str = include_str!("../../deploy/roles.sql");
@@ -264,6 +264,38 @@ async fn a_worker_works_and_proves_itself_without_any_other_right() {
     .await;
     drop(connection);
     gone(&mut admin, &login).await;
+    login.drop_from(&mut admin).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_refused_beside_its_batches_says_so() {
+    let database = Database::new().await;
+    let mut admin = database.connect().await;
+    execute(&mut admin, ROLES).await;
+    let login = Login::of("paxflow_worker", &mut admin).await;
+    let mut command = place(&database).paxflow(&["run"]);
+    command
+        .env("DATABASE_DIRECT_URL", login.place(&database).database_url)
+        .env("PAXFLOW_VERIFY_EVERY_SECS", "1");
+    let worker = Worker::start(command).await;
+    until("it has verified", async || {
+        let verified = dump(&mut admin, "SELECT count(*) > 0 FROM verifications").await;
+        (verified == "t\n").then_some(())
+    })
+    .await;
+    let change = format!(
+        "ALTER ROLE {} PASSWORD 'another';
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'paxflow upkeep'",
+        login.name
+    );
+    execute(&mut admin, &change).await;
+    until("it says so", async || {
+        let log = worker.log();
+        (log.contains("the upkeep failed") && log.contains("authentication")).then_some(())
+    })
+    .await;
+    worker.stop().await;
     login.drop_from(&mut admin).await;
 }
 
