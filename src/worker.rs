@@ -34,7 +34,7 @@ use commit::{Outcome, Turn, commit, note_verdicts};
 /// A message that cannot be read is asked for again after so long: it has to come [`DELIVERY_LIMIT`] times
 /// before the broker dead-letters it, and holds up the others meanwhile.
 const UNREADABLE_WAIT: Duration = Duration::from_millis(100);
-/// Deliveries in hand after a start, see [`Subscription::widen`].
+/// Deliveries in hand after a start, see [`Subscription::end_narrow`].
 const FIRST_PREFETCH: u16 = 1;
 /// While a batch commits, what has arrived is taken so often: nobody is woken for each delivery.
 const GATHER_EVERY: Duration = Duration::from_millis(5);
@@ -361,18 +361,17 @@ impl<'w> Session<'w> {
             counter!(telemetry::ACKS_LOST).increment(events);
             return Err(error);
         }
-        let max = self.worker.prefetch;
         tokio::select! {
             biased;
             // What a half-made consumer is given goes back with the rest.
             () = stop.requested() => Ok(()),
-            widened = self.subscription.widen(max) => widened,
+            widened = self.subscription.widen() => widened,
         }
     }
 
     /// Where nothing else is at work the next batch goes first: an acknowledgement takes as long as to wake another thread,
     /// and back.
-    async fn acknowledge(&mut self, last_tag: u64, stop: &Stop) -> Result<(), BrokerError> {
+    async fn acknowledge(&mut self, last_tag: u64, stop: &mut Stop) -> Result<(), BrokerError> {
         if self.at_work.is_empty() {
             self.look()?;
             if self.is_due() {
@@ -380,6 +379,11 @@ impl<'w> Session<'w> {
             } else {
                 self.last_committed = None;
             }
+        }
+        tokio::select! {
+            biased;
+            () = stop.requested() => {}
+            ended = self.subscription.end_narrow(last_tag, self.worker.prefetch) => ended?,
         }
         self.subscription.ack_up_to(last_tag).await
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
 };
@@ -27,7 +27,7 @@ pub struct Subscription {
     connection: Connection,
     channel: Channel,
     consumer: Consumer,
-    /// What a consumer that has ended was given, and nobody took yet.
+    /// What has arrived and nobody took yet.
     left: VecDeque<Delivery>,
     /// The prefetch of the next consumer, which begins once all that the one before was given is settled.
     wider: Option<u16>,
@@ -89,12 +89,7 @@ impl Subscription {
         if self.wider.is_some() {
             return future::pending().await;
         }
-        match self.arrive().await {
-            Some(delivery) => delivery,
-            None => Err(BrokerError::Lost(
-                "the broker ended the consumer".to_owned(),
-            )),
-        }
+        self.arrive().await.ok_or_else(ended)?
     }
 
     async fn arrive(&mut self) -> Option<Result<Delivery, BrokerError>> {
@@ -123,40 +118,47 @@ impl Subscription {
         self.left.is_empty() && (self.wider.is_some() || in_hand >= u64::from(self.prefetch))
     }
 
-    /// Goes on with a prefetch of as many deliveries as were settled since the start, at most `max`.
+    /// Begins to go on with a prefetch of as many deliveries as have been settled since the start with those up to `tag`, at most
+    /// `max`. To be called before those are acknowledged, and [`Subscription::widen`] after it.
     ///
     /// A message that ends the connection, or the whole process, counts against every delivery in hand.
     /// As those are no more than what was settled before, each time half of the way to it is cleared:
     /// its neighbours burn a few attempts, and in the end it stands alone.
     ///
-    /// A prefetch is that of a consumer, and one that has ended still has in hand what it was given. So the next begins once
-    /// all of that is settled: to be called after each acknowledgement.
+    /// A prefetch is that of a consumer. What is on its way to one that ends goes back to the queue and has used up an attempt,
+    /// so it ends only while it has in hand all that it may, and goes on as it is otherwise: then more would not come in any case.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub async fn end_narrow(&mut self, tag: u64, max: u16) -> Result<(), BrokerError> {
+        let prefetch = u16::try_from(tag).unwrap_or(u16::MAX).min(max);
+        let worth_it = prefetch >= self.prefetch.saturating_mul(2).min(max);
+        if prefetch <= self.prefetch || !worth_it || self.wider.is_some() {
+            return Ok(());
+        }
+        while let Some(arrived) = self.arrive().now_or_never() {
+            self.left.push_back(arrived.ok_or_else(ended)??);
+        }
+        if self.arrived - self.settled == u64::from(self.prefetch) {
+            self.wider = Some(prefetch);
+            answered(async { Ok(self.end_consumer().await?) }).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the wider prefetch, once all that the consumer with the narrow one was given is settled.
     ///
     /// Where one consumer is active at a time, each widening lets another worker have its turn, until all have the most.
     ///
     /// # Errors
     /// If the connection is lost.
-    pub async fn widen(&mut self, max: u16) -> Result<(), BrokerError> {
-        let prefetch = u16::try_from(self.settled).unwrap_or(u16::MAX).min(max);
-        let worth_it = prefetch >= self.prefetch.saturating_mul(2).min(max);
-        if prefetch > self.prefetch && worth_it && self.wider.is_none() {
-            self.wider = Some(prefetch);
-            answered(self.empty_consumer()).await?;
-        }
+    pub async fn widen(&mut self) -> Result<(), BrokerError> {
         if let Some(prefetch) = self.wider
             && self.arrived == self.settled
         {
             let consumer = consume(&self.channel, &self.queue, self.role, prefetch);
             self.consumer = answered(consumer).await?;
             (self.wider, self.prefetch) = (None, prefetch);
-        }
-        Ok(())
-    }
-
-    async fn empty_consumer(&mut self) -> Result<(), BrokerError> {
-        self.end_consumer().await?;
-        while let Some(delivery) = self.arrive().await {
-            self.left.push_back(delivery?);
         }
         Ok(())
     }
@@ -220,6 +222,10 @@ impl Subscription {
     pub async fn close(&self) {
         close(&self.connection).await;
     }
+}
+
+fn ended() -> BrokerError {
+    BrokerError::Lost("the broker ended the consumer".to_owned())
 }
 
 async fn consume(

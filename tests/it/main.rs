@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod attempts;
 mod autogenerate;
 mod backup;
 mod boot;
