@@ -51,8 +51,8 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 /// What a worker needs to run.
 #[derive(Debug, Clone)]
 pub struct Worker {
-    /// Its name in `worker_progress`.
-    pub identity: apply::Worker,
+    /// As what it commits.
+    pub committer: apply::Committer,
     /// The broker.
     pub amqp_url: Secret,
     /// Exchange and queue.

@@ -45,7 +45,7 @@ pub async fn bare_drain(place: &Place, events: usize) -> Result<f64> {
 }
 
 /// A connection like the worker's, and who applies over it.
-async fn applier(place: &Place) -> Result<(PgPool, apply::Worker)> {
+async fn applier(place: &Place) -> Result<(PgPool, apply::Committer)> {
     let options = db::options(&Secret::new(&place.database_url), "bench")?;
     let one = PoolConfig {
         size: 1,
@@ -55,16 +55,16 @@ async fn applier(place: &Place) -> Result<(PgPool, apply::Worker)> {
     };
     let pool = db::pool::open(options, one);
     let id = format!("bench-{}", Utc::now().timestamp_micros());
-    let worker = apply::Worker::new(id, Utc::now(), Pooler::None);
+    let committer = apply::Committer::new(id, Utc::now(), Pooler::None);
     drop(pool.acquire().await?);
-    Ok((pool, worker))
+    Ok((pool, committer))
 }
 
 /// Applies deliveries from memory, in batches, over one connection.
 pub async fn apply(place: &Place, deliveries: Vec<Delivery>, batch: usize) -> Result<()> {
     place.hand_over(deliveries.len());
-    let (pool, worker) = applier(place).await?;
-    apply_over(&pool, &worker, deliveries, batch).await?;
+    let (pool, committer) = applier(place).await?;
+    apply_over(&pool, &committer, deliveries, batch).await?;
     pool.close().await;
     Ok(())
 }
@@ -72,7 +72,7 @@ pub async fn apply(place: &Place, deliveries: Vec<Delivery>, batch: usize) -> Re
 /// As in a worker, the next batch is decoded while one commits.
 async fn apply_over(
     pool: &PgPool,
-    worker: &apply::Worker,
+    committer: &apply::Committer,
     deliveries: Vec<Delivery>,
     batch: usize,
 ) -> Result<()> {
@@ -84,14 +84,14 @@ async fn apply_over(
             break;
         }
         let (decoded, decoding) = oneshot::channel();
-        let (pool, worker) = (pool.clone(), worker.clone());
+        let (pool, committer) = (pool.clone(), committer.clone());
         before = tokio::spawn(async move {
             let mut batch = apply::Batch::of(&part);
             before.await??;
             // From here on the next one is decoded.
             decoded.send(()).ok();
             let mut connection = pool.acquire().await?;
-            Ok(batch.apply(&mut connection, &worker).await?)
+            Ok(batch.apply(&mut connection, &committer).await?)
         });
         if decoding.await.is_err() {
             break;
@@ -104,9 +104,9 @@ async fn apply_over(
 pub async fn bare_apply(place: &Place, deliveries: Vec<Delivery>) -> Result<f64> {
     let events = deliveries.len();
     place.hand_over(events);
-    let (pool, worker) = applier(place).await?;
+    let (pool, committer) = applier(place).await?;
     let started = Instant::now();
-    apply_over(&pool, &worker, deliveries, BATCH_MAX).await?;
+    apply_over(&pool, &committer, deliveries, BATCH_MAX).await?;
     let rate = events as f64 / started.elapsed().as_secs_f64();
     pool.close().await;
     Ok(rate)

@@ -31,9 +31,9 @@ use crate::market::Rollup;
 
 use insertion::{Inserting, Insertion};
 
-/// Who commits: the row of `worker_progress`.
+/// Who commits: a worker, a replay or an import, with its row of `worker_progress`.
 #[derive(Debug, Clone)]
-pub struct Worker {
+pub struct Committer {
     /// Unique over all workers and restarts.
     pub id: String,
     /// When it started.
@@ -43,8 +43,8 @@ pub struct Worker {
     inserting: Inserting,
 }
 
-impl Worker {
-    /// A worker that has met no twin yet.
+impl Committer {
+    /// Who has met no twin yet.
     pub fn new(id: String, started_at: DateTime<Utc>, pooler: Pooler) -> Self {
         Self {
             id,
@@ -119,11 +119,11 @@ fn ensure_stored(table: &str, stored: u64, sent: usize) -> sqlx::Result<()> {
 /// As there.
 pub async fn apply(
     connection: &mut PgConnection,
-    worker: &Worker,
+    committer: &Committer,
     deliveries: &[Delivery],
 ) -> sqlx::Result<VerdictCounts> {
     let mut batch = Batch::of(deliveries);
-    batch.apply(connection, worker).await?;
+    batch.apply(connection, committer).await?;
     Ok(batch.committed)
 }
 
@@ -172,11 +172,11 @@ impl<'a> Batch<'a> {
     pub async fn apply(
         &mut self,
         connection: &mut PgConnection,
-        worker: &Worker,
+        committer: &Committer,
     ) -> sqlx::Result<()> {
         while let Some(part) = self.left.last().copied() {
             if let Some(Unanswered { batches, counts }) = self.unanswered {
-                let has_committed = committed_batches(connection, worker).await? >= batches;
+                let has_committed = committed_batches(connection, committer).await? >= batches;
                 self.unanswered = None;
                 if has_committed {
                     self.settle_next(counts);
@@ -185,9 +185,9 @@ impl<'a> Batch<'a> {
             }
             let folded = self.folded.take().unwrap_or_else(|| batch::fold(part));
             let unanswered = &mut self.unanswered;
-            match commit(connection, worker, part, folded, None, unanswered).await {
+            match commit(connection, committer, part, folded, None, unanswered).await {
                 Ok(counts) => self.settle_next(counts),
-                Err(error) if bookings::is_collision(&error) => worker.inserting.met_a_twin(),
+                Err(error) if bookings::is_collision(&error) => committer.inserting.met_a_twin(),
                 Err(error) => match fault_of(&error) {
                     Fault::Data { sqlstate } if part.len() == 1 => {
                         let refused = Folded {
@@ -196,7 +196,7 @@ impl<'a> Batch<'a> {
                         };
                         let sqlstate = Some(sqlstate.as_str());
                         let counts =
-                            commit(connection, worker, part, refused, sqlstate, unanswered);
+                            commit(connection, committer, part, refused, sqlstate, unanswered);
                         let counts = counts.await?;
                         self.settle_next(counts);
                     }
@@ -229,15 +229,15 @@ fn refused_by_database() -> Rejected {
 
 async fn commit(
     connection: &mut PgConnection,
-    worker: &Worker,
+    committer: &Committer,
     deliveries: &[Delivery],
     folded: Folded<'_>,
     sqlstate: Option<&str>,
     unanswered: &mut Option<Unanswered>,
 ) -> sqlx::Result<VerdictCounts> {
     let last_event_at = folded.last_event_at;
-    let pooler = worker.pooler;
-    let insertion = worker.inserting.next(folded.bookings.len());
+    let pooler = committer.pooler;
+    let insertion = committer.inserting.next(folded.bookings.len());
     let mut transaction = pooler.begin(connection).await?;
     let Effect {
         mut counts,
@@ -247,19 +247,22 @@ async fn commit(
     for _ in &rejected {
         counts.count(Verdict::Quarantined);
     }
-    let batches = count(&mut transaction, worker, last_event_at, counts).await?;
+    let batches = count(&mut transaction, committer, last_event_at, counts).await?;
     *unanswered = Some(Unanswered { batches, counts });
     transaction.commit().await?;
     Ok(counts)
 }
 
-async fn committed_batches(connection: &mut PgConnection, worker: &Worker) -> sqlx::Result<i64> {
-    let mut transaction = worker.pooler.begin(connection).await?;
-    let batches = worker
+async fn committed_batches(
+    connection: &mut PgConnection,
+    committer: &Committer,
+) -> sqlx::Result<i64> {
+    let mut transaction = committer.pooler.begin(connection).await?;
+    let batches = committer
         .pooler
         .query(include_str!("committed_batches.sql"))
-        .bind(&worker.id)
-        .bind(worker.started_at)
+        .bind(&committer.id)
+        .bind(committer.started_at)
         .fetch_one(&mut *transaction)
         .await?
         .try_get(0)?;
@@ -308,15 +311,15 @@ async fn write(
 /// Counts a batch; returns which of the worker's it is.
 async fn count(
     connection: &mut PgConnection,
-    worker: &Worker,
+    committer: &Committer,
     last_event_at: Option<DateTime<Utc>>,
     counts: VerdictCounts,
 ) -> sqlx::Result<i64> {
-    worker
+    committer
         .pooler
         .query(include_str!("progress.sql"))
-        .bind(&worker.id)
-        .bind(worker.started_at)
+        .bind(&committer.id)
+        .bind(committer.started_at)
         .bind(last_event_at)
         .bind(counts.total() as i64)
         .bind(counts.applied as i64)

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection, FromRow, PgConnection, Row};
 
 use super::insertion::Insertion;
-use super::{Effect, Worker, count, refused_by_database, write};
+use super::{Committer, Effect, count, refused_by_database, write};
 use crate::batch::{self, Delivery, Folded, Verdict, VerdictCounts};
 use crate::config::Pooler;
 use crate::db::{Fault, fault_of, sqlstate};
@@ -118,7 +118,7 @@ async fn fetch(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<Vec<S
 /// What the database says, unless the row itself is refused.
 pub async fn replay(
     connection: &mut PgConnection,
-    worker: &Worker,
+    committer: &Committer,
     id: i64,
     discarded_too: bool,
 ) -> sqlx::Result<Replayed> {
@@ -132,7 +132,7 @@ pub async fn replay(
             "discarded" if !discarded_too => return Ok(Replayed::Discarded),
             _ => {}
         }
-        let (rejected, sqlstate) = match pass(connection, worker, &message).await {
+        let (rejected, sqlstate) = match pass(connection, committer, &message).await {
             Ok(Some(Replayed::Rejected(rejected))) => (rejected, None),
             Ok(Some(settled)) => return Ok(settled),
             Ok(None) => continue,
@@ -178,7 +178,7 @@ async fn note_reason(
 /// Applies a message and marks it; nothing of it if its state has changed since it was read.
 async fn pass(
     connection: &mut PgConnection,
-    worker: &Worker,
+    committer: &Committer,
     message: &SetAside,
 ) -> sqlx::Result<Option<Replayed>> {
     let folded = batch::fold(std::slice::from_ref(&message.delivery));
@@ -187,7 +187,13 @@ async fn pass(
     let Effect {
         counts,
         mut rejected,
-    } = write(&mut transaction, worker.pooler, folded, Insertion::INSERT).await?;
+    } = write(
+        &mut transaction,
+        committer.pooler,
+        folded,
+        Insertion::INSERT,
+    )
+    .await?;
     if let Some((_, rejected)) = rejected.pop() {
         transaction.rollback().await?;
         return Ok(Some(Replayed::Rejected(rejected)));
@@ -203,7 +209,7 @@ async fn pass(
         transaction.rollback().await?;
         return Ok(None);
     }
-    count(&mut transaction, worker, last_event_at, counts).await?;
+    count(&mut transaction, committer, last_event_at, counts).await?;
     transaction.commit().await?;
     Ok(Some(Replayed::Passed(if counts.applied > 0 {
         Verdict::Applied

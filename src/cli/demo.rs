@@ -181,9 +181,9 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<Running> {
     arguments.tell("Running the worker on them ...");
     let pool = db::pool::open(options.clone(), config.pool);
     let id = format!("demo-{}", Utc::now().timestamp_millis());
-    let identity = apply::Worker::new(id, Utc::now(), config.pool.pooler);
+    let committer = apply::Committer::new(id, Utc::now(), config.pool.pooler);
     let worker = Worker {
-        identity,
+        committer,
         amqp_url: config.amqp_url()?.clone(),
         topology,
         pool: pool.clone(),
@@ -194,7 +194,7 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<Running> {
     };
     let (request, stop) = Stop::new();
     let started = Instant::now();
-    let worker_id = worker.identity.id.clone();
+    let worker_id = worker.committer.id.clone();
     let mut running = tokio::spawn(async move { worker::run(&worker, stop).await });
     let verdicts = tokio::select! {
         drained = drained(&pool, &worker_id, events) => drained?,

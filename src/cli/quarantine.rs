@@ -358,11 +358,11 @@ async fn replay(
     are_named: bool,
     json: bool,
 ) -> Result<ExitCode> {
-    let mut worker = super::run::identity(Pooler::None);
-    worker.id = format!("replay-{}", worker.id);
+    let mut committer = super::run::committer(Pooler::None);
+    committer.id = format!("replay-{}", committer.id);
     let mut outcome = Outcome::default();
     for id in ids.iter().copied() {
-        let replayed = apply::replay(connection, &worker, id, are_named)
+        let replayed = apply::replay(connection, &committer, id, are_named)
             .await
             .with_context(|| {
                 let count = outcome.passed.len();

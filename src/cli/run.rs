@@ -80,7 +80,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let worker = Worker {
-        identity: identity(pooler),
+        committer: committer(pooler),
         amqp_url,
         topology: Topology::of(&config),
         pool: db::pool::open(options, config.pool),
@@ -157,8 +157,8 @@ async fn migrate(
     }
 }
 
-/// A name that no other worker has or had.
-pub(super) fn identity(pooler: Pooler) -> apply::Worker {
+/// Under a name that no other worker has or had.
+pub(super) fn committer(pooler: Pooler) -> apply::Committer {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let started_at = Utc::now();
     let id = format!(
@@ -167,7 +167,7 @@ pub(super) fn identity(pooler: Pooler) -> apply::Worker {
         std::process::id(),
         started_at.timestamp_millis()
     );
-    apply::Worker::new(id, started_at, pooler)
+    apply::Committer::new(id, started_at, pooler)
 }
 
 /// SIGTERM or SIGINT requests a stop; a second one ends the process where it stands, which loses

@@ -107,7 +107,7 @@ async fn apply_once(
     lease: &mut Option<Lease>,
 ) -> sqlx::Result<()> {
     let mut held = Lease::renewed(lease.take(), &worker.pool).await?;
-    let applied = batch.apply(&mut held.connection, &worker.identity);
+    let applied = batch.apply(&mut held.connection, &worker.committer);
     let Ok(applied) = tokio::time::timeout(TRY_MAX, applied).await else {
         return Err(db::pool::abandon(held.connection, TRY_MAX));
     };

@@ -372,7 +372,7 @@ async fn a_batch_of_nothing_but_poison_commits() {
         delivery.body.truncate(20 + number);
         assert!(decode(&Message::of_body(&delivery.body)).is_err());
     }
-    let counts = paxflow::apply::apply(&mut applier.connection, &applier.worker, &broken)
+    let counts = paxflow::apply::apply(&mut applier.connection, &applier.committer, &broken)
         .await
         .unwrap();
     assert_eq!((counts.quarantined, counts.total()), (9, 9));
@@ -400,7 +400,7 @@ async fn poison_may_stand_first_or_last() {
         deliver(&boom(2)),
         poison,
     ];
-    let counts = paxflow::apply::apply(&mut applier.connection, &applier.worker, &batch)
+    let counts = paxflow::apply::apply(&mut applier.connection, &applier.committer, &batch)
         .await
         .unwrap();
     assert_eq!((counts.applied, counts.quarantined), (1, 4));

@@ -261,7 +261,7 @@ async fn bookings_are_copied_through_a_pooler_too() {
     let database = Database::new().await;
     let bouncer = PgBouncer::start().await;
     let pool = pool(&bouncer.before(&place(&database)), Pooler::Transaction);
-    let worker = apply::Worker::new("copying".to_owned(), Utc::now(), Pooler::Transaction);
+    let worker = apply::Committer::new("copying".to_owned(), Utc::now(), Pooler::Transaction);
     let event = |key| deliver(&booking(json!({ "booking_id": format!("B{key}") })));
     let batch: Vec<_> = (0..BOOKINGS).map(event).collect();
     let mut connection = pool.acquire().await.unwrap();

@@ -90,9 +90,13 @@ async fn list_and_show_keep_the_body_and_raw_gives_it_back_byte_for_byte() {
     };
     let mut good = deliver(&booking(json!({ "cabin": "Z" })));
     good.headers.insert("trace".to_owned(), json!("abc"));
-    apply::apply(&mut applier.connection, &applier.worker, &[delivery, good])
-        .await
-        .unwrap();
+    apply::apply(
+        &mut applier.connection,
+        &applier.committer,
+        &[delivery, good],
+    )
+    .await
+    .unwrap();
 
     let (code, rows) = as_json(&place, &["list"]).await;
     assert_eq!((code, rows.as_array().unwrap().len()), (0, 2));
@@ -504,7 +508,7 @@ async fn discarded_messages_keep_their_why_and_are_replayed_only_by_number() {
     );
 
     // Also if it was discarded after a replay had listed what is open.
-    let (connection, worker) = (&mut applier.connection, &applier.worker);
+    let (connection, worker) = (&mut applier.connection, &applier.committer);
     let replayed = apply::replay(connection, worker, 2, false).await.unwrap();
     assert_eq!(replayed, Replayed::Discarded);
     let (code, replayed) = as_json(&place, &["replay"]).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
-use paxflow::apply::Worker;
+use paxflow::apply::Committer;
 use paxflow::batch::VerdictCounts;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
@@ -180,13 +180,13 @@ async fn the_same_bookings_copied_at_once_never_deadlock() {
 }
 
 fn forget_twins(applier: &mut Applier) {
-    let Worker {
+    let Committer {
         id,
         started_at,
         pooler,
         ..
-    } = applier.worker.clone();
-    applier.worker = Worker::new(id, started_at, pooler);
+    } = applier.committer.clone();
+    applier.committer = Committer::new(id, started_at, pooler);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::Utc;
-use paxflow::apply::{self, Worker};
+use paxflow::apply::{self, Committer};
 use paxflow::batch::VerdictCounts;
 use paxflow::config::{Pooler, Secret};
 use paxflow::db;
@@ -139,7 +139,7 @@ impl Database {
         let id = format!("test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         Applier {
             connection,
-            worker: Worker::new(id, Utc::now(), Pooler::None),
+            committer: Committer::new(id, Utc::now(), Pooler::None),
         }
     }
 }
@@ -176,14 +176,14 @@ pub struct Applier {
     /// Its connection.
     pub connection: PgConnection,
     /// Its name in `worker_progress`.
-    pub worker: Worker,
+    pub committer: Committer,
 }
 
 impl Applier {
     /// Applies events as one batch.
     pub async fn try_apply(&mut self, events: &[Value]) -> sqlx::Result<VerdictCounts> {
         let deliveries: Vec<_> = events.iter().map(deliver).collect();
-        let counts = apply::apply(&mut self.connection, &self.worker, &deliveries).await?;
+        let counts = apply::apply(&mut self.connection, &self.committer, &deliveries).await?;
         assert_eq!(
             counts.total(),
             events.len() as u64,

@@ -91,11 +91,11 @@ async fn add_sample(connection: &mut PgConnection, batch_max: usize) -> Result<V
         .map(deliver)
         .collect::<Result<Vec<_>>>()?;
     let id = format!("init-{}", Utc::now().timestamp_millis());
-    let worker = apply::Worker::new(id, Utc::now(), Pooler::None);
+    let committer = apply::Committer::new(id, Utc::now(), Pooler::None);
     let mut counts = VerdictCounts::default();
     for batch in deliveries.chunks(batch_max) {
         counts = counts
-            + apply::apply(connection, &worker, batch)
+            + apply::apply(connection, &committer, batch)
                 .await
                 .context("cannot apply the sample events")?;
     }
