@@ -116,6 +116,7 @@ async fn a_backup_of_an_older_schema_is_upgraded() {
     execute(
         &mut source.connection,
         concat!(
+            include_str!("../../migrations/0011_comments.down.sql"),
             include_str!("../../migrations/0010_airport_changes.down.sql"),
             include_str!("../../migrations/0009_booking_curve_days.down.sql"),
             include_str!("../../migrations/0008_bookings_flight.down.sql"),
