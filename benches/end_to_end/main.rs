@@ -15,6 +15,7 @@ mod plot;
 mod process;
 mod producer;
 mod queries;
+mod queues;
 mod replicas;
 mod report;
 mod rig;

@@ -3,10 +3,10 @@
 use anyhow::Result;
 
 use crate::events::Events;
-use crate::load;
 use crate::process::{Steal, Worker};
 use crate::report::{Limit, Report, median, median_ratio};
 use crate::rig::Servers;
+use crate::{load, queues};
 
 /// So many workers and how they divide the queue; those that are compared first.
 pub const WITH_PARTITIONS: [(usize, Way); 5] = [
@@ -90,7 +90,7 @@ async fn run(
     let mut place = servers.place().await?;
     let workers = match way {
         Way::Shared => vec![place.clone(); replicas],
-        Way::Partitioned => load::partition(&mut place, replicas).await?,
+        Way::Partitioned => queues::partition(&mut place, replicas).await?,
     };
     load::fill(&place, events.iter()).await?;
     let start = || workers.iter().map(|of| Worker::start(of, &[])).collect();

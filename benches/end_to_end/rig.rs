@@ -12,8 +12,8 @@ use paxflow::{audit, db};
 use sqlx::migrate::MigrateDatabase;
 use sqlx::{Connection, PgConnection, Postgres};
 
-use crate::load;
 use crate::process::{Cpu, Worker};
+use crate::queues;
 
 /// How often a fact is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -106,7 +106,7 @@ impl Servers {
         };
         let options = db::options(&Secret::new(&place.database_url), "bench")?;
         db::migrate::migrate(&options).await?;
-        load::declare(&place).await?;
+        queues::declare(&place).await?;
         Ok(place)
     }
 
@@ -242,7 +242,7 @@ impl Place {
     ) -> Result<Drained> {
         let mut connection = self.connect().await?;
         let stored = received(&mut connection).await?;
-        let all = stored + u64::from(load::waiting(self).await?);
+        let all = stored + u64::from(queues::waiting(self).await?);
         let workers = start()?;
         let first = committed(&mut connection, stored + 1).await?;
         let before = Mark::now(servers, &workers, &mut connection).await?;
@@ -292,7 +292,7 @@ impl Place {
             "{published} published, {received} received, {verdicts} verdicts without those of quarantine"
         );
         ensure!(
-            load::waiting(self).await? == 0,
+            queues::waiting(self).await? == 0,
             "events are left in the queue"
         );
         connection.close().await?;
@@ -302,7 +302,7 @@ impl Place {
     /// Removes database and queue.
     pub async fn remove(self) -> Result<()> {
         // What is left in a broker is not worth the figures of a long run.
-        if let Err(error) = load::delete(&self).await {
+        if let Err(error) = queues::delete(&self).await {
             eprintln!("exchanges or queues are left behind: {error:#}");
         }
         Postgres::force_drop_database(&self.database_url).await?;
