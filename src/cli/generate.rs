@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     /// Seed of the world
     #[arg(long, value_name = "S")]
     seed: u64,
-    /// How many markets the world has; more than the real ones are made up
+    /// How many markets the world has, 1 to 20000; more than the real ones are made up
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     markets: Option<u32>,
     /// Share of events that break the contract, 0 to 1
