@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use super::harness::{Line, STOP_WITHIN, small_batches};
 use super::proxy::Cut;
-use super::wire::CANCEL;
+use super::wire::CONSUME_ANSWERED;
 use crate::events::booking;
 use crate::process::{Place, Worker, generated, place, until};
 use crate::support::{Database, execute};
@@ -117,8 +117,8 @@ async fn an_acknowledgement_before_the_break_is_not_lost() {
     let place = place(&database);
     place.declare().await;
     let line = Line::to(&place).await;
-    // It asks for more than it has in hand, all of which is settled.
-    let trap = line.broker.trap(CANCEL, 0);
+    // After that of the start: all that it had in hand is settled, and it consumes with a wider prefetch.
+    let trap = line.broker.trap(CONSUME_ANSWERED, 1);
     let worker = line.worker().await;
     place.publish(&bookings(0..60)).await;
     let asked = trap.sprung_by(|| worker.log()).await;
