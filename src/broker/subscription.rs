@@ -125,8 +125,9 @@ impl Subscription {
     /// As those are no more than what was settled before, each time half of the way to it is cleared:
     /// its neighbours burn a few attempts, and in the end it stands alone.
     ///
-    /// A prefetch is that of a consumer. What is on its way to one that ends goes back to the queue and has used up an attempt,
-    /// so it ends only while it has in hand all that it may, and goes on as it is otherwise: then more would not come in any case.
+    /// A prefetch is that of a consumer, and what is on its way to one that ends goes back to the queue and has used up an
+    /// attempt. So it ends only while it has in hand all that it may, since then nothing is on its way; where the queue holds
+    /// less, it goes on.
     ///
     /// # Errors
     /// If the connection is lost.

@@ -66,8 +66,8 @@ enum Command {
     /// Print the JSON Schemas of the events, or the AsyncAPI 3 document
     #[command(after_help = "Example:\n  paxflow schema asyncapi > asyncapi.json")]
     Schema(schema::Arguments),
-    /// Recompute what is stored, market_data, market_fares and market_activity, and compare: exit 0 if exact, 1 if a cell differs, 2 if they
-    /// could not be compared
+    /// Recompute what is stored, market_data, market_fares and market_activity, and compare: exit 0 if exact, 1 if a cell
+    /// differs, 2 if they could not be compared
     #[command(after_help = "Example:\n  paxflow verify --repair")]
     Verify(verify::Arguments),
     /// Rebuild MarketData beside the live rows while events flow: exit 0 if exact
