@@ -149,7 +149,11 @@ fn alters_with_loss(words: &[&str]) -> bool {
         ["SET", what] => *what == "UNLOGGED",
         _ => false,
     };
-    words.windows(2).any(loses) || (words.contains(&"ALTER") && words.contains(&"TYPE"))
+    // Quoted names are no words: a column's may have stood behind it.
+    let drops_last = words.last() == Some(&"DROP");
+    drops_last
+        || words.windows(2).any(loses)
+        || (words.contains(&"ALTER") && words.contains(&"TYPE"))
 }
 
 #[cfg(test)]
@@ -243,6 +247,7 @@ mod tests {
             ("DO $$ BEGIN END $$", true),
             ("ALTER TABLE bookings DROP COLUMN seat", true),
             ("ALTER TABLE bookings DROP seat", true),
+            ("ALTER TABLE bookings DROP \"seat\"", true),
             (
                 "ALTER TABLE bookings ALTER COLUMN coupon TYPE integer",
                 true,
