@@ -26,7 +26,7 @@ const LOOK_IDLE_EVERY: Duration = Duration::from_micros(200);
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(5);
 /// How long anything may take to be seen.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
-/// A worker begins with one delivery in hand; after so many it has as many as it may.
+/// A worker begins with one delivery in hand and goes on with as many as it may; after so many it is at its pace.
 const WARM_UP: usize = 4_000;
 /// Pauses between two events of an idle system.
 const PAUSE_MS: std::ops::Range<u64> = 5..35;

@@ -32,6 +32,8 @@ pub struct Subscription {
     /// The prefetch of the next consumer, which begins once all that the one before was given is settled.
     wider: Option<u16>,
     prefetch: u16,
+    /// Whether the first that arrived had been delivered before.
+    repeated: bool,
     /// How many arrived here and were settled. Deliveries are numbered from 1, and settled in that order.
     arrived: u64,
     settled: u64,
@@ -71,6 +73,7 @@ impl Subscription {
             left: VecDeque::new(),
             wider: None,
             prefetch,
+            repeated: false,
             arrived: 0,
             settled: 0,
             queue,
@@ -103,6 +106,9 @@ impl Subscription {
                 "a delivery did not come through".to_owned(),
             )));
         }
+        if self.arrived == 0 {
+            self.repeated = delivery.redelivered;
+        }
         self.arrived += 1;
         Some(Ok(received(delivery)))
     }
@@ -118,12 +124,12 @@ impl Subscription {
         self.left.is_empty() && (self.wider.is_some() || in_hand >= u64::from(self.prefetch))
     }
 
-    /// Begins to go on with a prefetch of as many deliveries as have been settled since the start with those up to `tag`, at most
-    /// `max`. To be called before those are acknowledged, and [`Subscription::widen`] after it.
+    /// Begins to go on with a wider prefetch, at most `max`, once the deliveries up to `tag` are settled. To be called before those are
+    /// acknowledged, and [`Subscription::widen`] after it.
     ///
-    /// A message that ends the connection, or the whole process, counts against every delivery in hand.
-    /// As those are no more than what was settled before, each time half of the way to it is cleared:
-    /// its neighbours burn a few attempts, and in the end it stands alone.
+    /// A message that ends the connection, or the whole process, counts against every delivery in hand, and what was in hand comes
+    /// first of all again. So where the first delivery is a repeated one, no more are in hand than were settled since the start: each
+    /// time half of the way to such a message is cleared, its neighbours burn a few attempts, and in the end it stands alone.
     ///
     /// A prefetch is that of a consumer, and what is on its way to one that ends goes back to the queue and has used up an
     /// attempt. So it ends only while it has in hand all that it may, since then nothing is on its way; where the queue holds
@@ -132,7 +138,10 @@ impl Subscription {
     /// # Errors
     /// If the connection is lost.
     pub async fn end_narrow(&mut self, tag: u64, max: u16) -> Result<(), BrokerError> {
-        let prefetch = u16::try_from(tag).unwrap_or(u16::MAX).min(max);
+        let prefetch = match u16::try_from(tag) {
+            Ok(cleared) if self.repeated => cleared.min(max),
+            _ => max,
+        };
         let worth_it = prefetch >= self.prefetch.saturating_mul(2).min(max);
         if prefetch <= self.prefetch || !worth_it || self.wider.is_some() {
             return Ok(());

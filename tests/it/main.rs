@@ -6,7 +6,6 @@
     reason = "tests"
 )]
 
-mod attempts;
 mod autogenerate;
 mod backup;
 mod boot;
@@ -28,6 +27,7 @@ mod partitions;
 mod pgbouncer;
 mod planted;
 mod pool;
+mod prefetch;
 mod process;
 mod publish;
 mod quarantine;

@@ -1,6 +1,5 @@
 //! The worker as a process: nothing lost, nothing counted twice, a clean end, an honest answer.
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -13,25 +12,6 @@ use crate::support::{Database, dump, execute, sum_of};
 
 const EVENTS: i64 = 5_000;
 const HALF: usize = EVENTS as usize;
-/// The batch that comes to 110 events waits for a lock, one that comes to 300 for another.
-const TWO_GATES: &str = "
-    CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        IF NEW.received >= 110 THEN
-            PERFORM pg_advisory_xact_lock(1);
-        END IF;
-        IF NEW.received >= 300 THEN
-            PERFORM pg_advisory_xact_lock(2);
-        END IF;
-        RETURN NEW;
-    END $$;
-    CREATE TRIGGER wait BEFORE UPDATE ON worker_progress FOR EACH ROW EXECUTE FUNCTION wait();
-    SELECT pg_advisory_lock(1), pg_advisory_lock(2)";
-/// 0 if none is.
-const GATE_WAITED_AT: &str = "
-    SELECT coalesce(max(objid::bigint), 0)
-    FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
-    WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted";
 /// How long a worker may take to stop.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -264,59 +244,6 @@ async fn a_batch_that_was_halved_before_a_fault_counts_once() {
     let times = "SELECT times_received FROM quarantined_events";
     assert_eq!(dump(&mut connection, times).await, "1\n");
     assert_eq!(worker.metric(settled).await, all);
-    worker.stop().await;
-}
-
-#[tokio::test]
-async fn no_more_than_the_prefetch_is_in_hand() {
-    const PUBLISHED: i64 = 400;
-    let database = Database::new().await;
-    let place = place(&database);
-    place.publish(&generated(PUBLISHED as u64, 15, 0.0)).await;
-    // The first batch waits for the table, one while the prefetch grows and one after that at gates of their own.
-    let (mut table, mut gates) = (place.connect().await, place.connect().await);
-    execute(&mut gates, TWO_GATES).await;
-    let lock = "BEGIN; LOCK TABLE worker_progress IN EXCLUSIVE MODE";
-    execute(&mut table, lock).await;
-    let mut command = place.paxflow(&["run"]);
-    command
-        .env("PAXFLOW_BATCH_MAX", "10")
-        .env("PAXFLOW_PREFETCH", "90");
-    let worker = Worker::start(command).await;
-    let in_hand = async || {
-        let ready = place.waiting(&place.topology.queue).await.ready;
-        PUBLISHED - i64::from(ready) - place.committed().await.0
-    };
-    // Long enough to take the rest of the queue.
-    let assert_stays_within = async |limits: RangeInclusive<i64>| {
-        let watched = Instant::now();
-        while watched.elapsed() < Duration::from_secs(1) {
-            let in_hand = in_hand().await;
-            assert!(limits.contains(&in_hand), "{in_hand} in hand");
-        }
-    };
-    let assert_stays = async |limit: i64| {
-        until("it has all that it may have", async || {
-            (in_hand().await == limit).then_some(())
-        })
-        .await;
-        assert_stays_within(limit..=limit).await;
-    };
-    assert_stays(1).await;
-    execute(&mut table, "COMMIT").await;
-    let waits_at = async |gate: i64| {
-        until("a batch waits at the gate", async || {
-            (place.number(GATE_WAITED_AT).await == gate).then_some(())
-        })
-        .await;
-    };
-    waits_at(1).await;
-    assert_stays_within(0..=90).await;
-    execute(&mut gates, "SELECT pg_advisory_unlock(1)").await;
-    waits_at(2).await;
-    assert_stays(90).await;
-    execute(&mut gates, "SELECT pg_advisory_unlock(2)").await;
-    place.committed_at_least(PUBLISHED).await;
     worker.stop().await;
 }
 
