@@ -15,6 +15,7 @@ use crate::support::{Database, execute};
 
 const PUBLISHED: i64 = 400;
 const PREFETCH: i64 = 90;
+const BATCH: i64 = 10;
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Full of events for workers whose batches wait: the first for a table, one that comes to so many events for a gate.
@@ -54,7 +55,7 @@ impl Gated {
     async fn worker(&self) -> Worker {
         let mut command = self.place.paxflow(&["run"]);
         command
-            .env("PAXFLOW_BATCH_MAX", "10")
+            .env("PAXFLOW_BATCH_MAX", BATCH.to_string())
             .env("PAXFLOW_PREFETCH", PREFETCH.to_string());
         Worker::start(command).await
     }
@@ -83,10 +84,9 @@ impl Gated {
         PUBLISHED - i64::from(ready) - self.place.committed().await.0
     }
 
-    /// Long enough to take the rest of the queue.
-    async fn assert_stays_within(&self, limits: RangeInclusive<i64>) {
+    async fn assert_stays_within(&self, limits: RangeInclusive<i64>, time: Duration) {
         let watched = Instant::now();
-        while watched.elapsed() < Duration::from_secs(1) {
+        while watched.elapsed() < time {
             let in_hand = self.in_hand().await;
             assert!(limits.contains(&in_hand), "{in_hand} in hand");
         }
@@ -97,7 +97,9 @@ impl Gated {
             (self.in_hand().await == limit).then_some(())
         })
         .await;
-        self.assert_stays_within(limit..=limit).await;
+        // Long enough to take the rest of the queue.
+        self.assert_stays_within(limit..=limit, Duration::from_secs(1))
+            .await;
     }
 }
 
@@ -118,7 +120,10 @@ async fn after_its_first_new_delivery_a_worker_takes_all_that_it_may() {
 #[tokio::test]
 async fn after_a_repeated_one_it_takes_step_by_step_more_and_never_beyond_the_prefetch() {
     let database = Database::new().await;
-    let mut gated = Gated::new(&database, &[110, 300]).await;
+    // Every batch from before the last step to after it, and one with the full prefetch.
+    let steps: Vec<i64> = (50..=200).step_by(BATCH as usize).collect();
+    let gates = [&steps[..], &[300]].concat();
+    let mut gated = Gated::new(&database, &gates).await;
     let mut worker = gated.worker().await;
     gated.assert_stays(1).await;
     worker.signal("KILL");
@@ -126,12 +131,17 @@ async fn after_a_repeated_one_it_takes_step_by_step_more_and_never_beyond_the_pr
     let worker = gated.worker().await;
     gated.assert_stays(1).await;
     gated.first_batch_goes().await;
-    gated.waits_at(1).await;
-    gated.assert_stays_within(0..=PREFETCH).await;
-    gated.open(1).await;
-    gated.waits_at(2).await;
+    for (gate, _) in (1..).zip(&steps) {
+        gated.waits_at(gate).await;
+        gated
+            .assert_stays_within(0..=PREFETCH, Duration::from_millis(300))
+            .await;
+        gated.open(gate).await;
+    }
+    let full = gates.len() as i64;
+    gated.waits_at(full).await;
     gated.assert_stays(PREFETCH).await;
-    gated.open(2).await;
+    gated.open(full).await;
     gated.place.committed_at_least(PUBLISHED).await;
     worker.stop().await;
 }
