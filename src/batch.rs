@@ -108,7 +108,7 @@ impl Add for VerdictCounts {
     }
 }
 
-/// The newest state of one key in a batch.
+/// The newest state of one key in a batch: of two contents for its version that which came first.
 #[derive(Debug)]
 pub struct Newest<'a, T> {
     /// Which delivery of the batch it came with.
@@ -119,12 +119,61 @@ pub struct Newest<'a, T> {
     pub source: Cow<'a, str>,
     /// CloudEvents `time` of the event.
     pub event_at: DateTime<Utc>,
+    /// All deliveries of the key in their order, where there are several.
+    all: Vec<Seen>,
+}
+
+/// A delivery of a key, as far as it decides on others.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    delivery: usize,
+    version: i64,
+    content_hash: [u8; 16],
+}
+
+impl<T> Newest<'_, T> {
+    fn seen(&self) -> Seen {
+        Seen {
+            delivery: self.delivery,
+            version: self.revision.version,
+            content_hash: self.revision.content_hash,
+        }
+    }
+
+    /// Tells the verdict of each delivery of the key, judged one after the other as if each had come alone to the version and
+    /// content hash that are stored, if any are. It is the newest state that is applied, or none.
+    pub fn judge(&self, stored: Option<(i64, &[u8])>, mut tell: impl FnMut(usize, Verdict)) {
+        let alone = [self.seen()];
+        let all = if self.all.is_empty() {
+            &alone[..]
+        } else {
+            &self.all
+        };
+        let (mut kept, mut is_stored) = (stored, true);
+        for seen in all {
+            let verdict = match kept.map(|kept| seen.precedence(kept)) {
+                None | Some(Precedence::Newer) => {
+                    (kept, is_stored) = (Some((seen.version, &seen.content_hash[..])), false);
+                    if seen.delivery == self.delivery {
+                        Verdict::Applied
+                    } else {
+                        Verdict::Folded
+                    }
+                }
+                Some(Precedence::Duplicate) => Verdict::Duplicate,
+                Some(Precedence::Conflict) => Verdict::Quarantined,
+                Some(Precedence::Stale) if is_stored => Verdict::Stale,
+                Some(Precedence::Stale) => Verdict::Folded,
+            };
+            tell(seen.delivery, verdict);
+        }
+    }
 }
 
 /// The newest states by key. Iterating is the lock order.
 pub type ByKey<'a, T> = BTreeMap<Cow<'a, str>, Newest<'a, T>>;
 
-/// A folded batch: what to write, and what is decided without the database.
+/// A folded batch: what to write, and what breaks a rule whatever is stored.
 #[derive(Debug, Default)]
 pub struct Folded<'a> {
     /// Newest state of each flight.
@@ -133,15 +182,11 @@ pub struct Folded<'a> {
     pub bookings: ByKey<'a, Booking<'a>>,
     /// Deliveries that break a rule, by their place in the batch.
     pub rejected: Vec<(usize, Rejected)>,
-    /// Deliveries decided here: duplicates and folded ones. The rejected are not among them.
-    pub counts: VerdictCounts,
     /// Newest event time in the batch.
     pub last_event_at: Option<DateTime<Utc>>,
 }
 
 /// Decodes a batch and keeps the newest version of each key.
-///
-/// Of two contents for one version the first delivery stays and the other is rejected.
 pub fn fold(deliveries: &[Delivery]) -> Folded<'_> {
     let mut folded = Folded::default();
     for (index, delivery) in deliveries.iter().enumerate() {
@@ -162,57 +207,56 @@ impl<'a> Folded<'a> {
             change,
             ..
         } = event;
-        let loser = match change {
-            Change::Booking(revision) => keep_newest(
-                &mut self.bookings,
-                Newest {
-                    delivery,
-                    revision,
-                    source,
-                    event_at,
-                },
-            ),
-            Change::Flight(revision) => keep_newest(
-                &mut self.flights,
-                Newest {
-                    delivery,
-                    revision,
-                    source,
-                    event_at,
-                },
-            ),
-        };
-        match loser {
-            None => {}
-            Some(Precedence::Newer | Precedence::Stale) => self.counts.count(Verdict::Folded),
-            Some(Precedence::Duplicate) => self.counts.count(Verdict::Duplicate),
-            Some(Precedence::Conflict) => self.rejected.push((delivery, conflict())),
+        match change {
+            Change::Booking(revision) => {
+                keep_newest(
+                    &mut self.bookings,
+                    Newest {
+                        delivery,
+                        revision,
+                        source,
+                        event_at,
+                        all: Vec::new(),
+                    },
+                );
+            }
+            Change::Flight(revision) => {
+                keep_newest(
+                    &mut self.flights,
+                    Newest {
+                        delivery,
+                        revision,
+                        source,
+                        event_at,
+                        all: Vec::new(),
+                    },
+                );
+            }
         }
     }
 }
 
-/// Puts a state into its place; `Some` tells how it stood to the one that was there, since then one
-/// of the two is decided.
-fn keep_newest<'a, T>(states: &mut ByKey<'a, T>, newest: Newest<'a, T>) -> Option<Precedence> {
+fn keep_newest<'a, T>(states: &mut ByKey<'a, T>, mut newest: Newest<'a, T>) {
     match states.entry(newest.revision.key.clone()) {
         Entry::Vacant(place) => {
             place.insert(newest);
-            None
         }
         Entry::Occupied(mut place) => {
-            let kept = &place.get().revision;
-            let precedence = newest.revision.precedence(kept.version, &kept.content_hash);
-            if precedence == Precedence::Newer {
+            let kept = place.get_mut();
+            if kept.all.is_empty() {
+                kept.all.push(kept.seen());
+            }
+            kept.all.push(newest.seen());
+            if newest.revision.version > kept.revision.version {
+                newest.all = std::mem::take(&mut kept.all);
                 place.insert(newest);
             }
-            Some(precedence)
         }
     }
 }
 
 /// How a state stands to the one that is kept already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precedence {
+enum Precedence {
     /// Its version is higher: it replaces the other.
     Newer,
     /// The same version and content.
@@ -223,9 +267,9 @@ pub enum Precedence {
     Stale,
 }
 
-impl<T> Revision<'_, T> {
-    /// The version guard: how this state stands to a kept one. Time never decides.
-    pub fn precedence(&self, kept_version: i64, kept_hash: &[u8]) -> Precedence {
+impl Seen {
+    /// The version guard. Time never decides.
+    fn precedence(&self, (kept_version, kept_hash): (i64, &[u8])) -> Precedence {
         match self.version.cmp(&kept_version) {
             Ordering::Greater => Precedence::Newer,
             Ordering::Less => Precedence::Stale,
@@ -318,20 +362,99 @@ mod tests {
             assert_eq!(newest.revision.version, 9);
             let at = order.iter().position(|place| *place == 1);
             assert_eq!(Some(newest.delivery), at);
-            assert_eq!((folded.counts.folded, folded.counts.total()), (2, 2));
             assert_eq!((folded.bookings.len(), folded.rejected.len()), (1, 0));
         }
     }
 
+    /// Versions and contents of one key.
+    type States<'t> = &'t [(i64, &'t str)];
+
+    fn of_one_key(states: States<'_>) -> Vec<Delivery> {
+        let state =
+            |&(version, seat): &(i64, &str)| booking(json!({ "version": version, "seat": seat }));
+        states.iter().map(state).collect()
+    }
+
     #[test]
-    fn what_comes_twice_is_a_duplicate_and_what_contradicts_it_is_rejected() {
-        let other = flight(json!({ "status": "cancelled" }));
-        let folded = [flight(json!({})), flight(json!({})), other];
-        let folded = fold(&folded);
-        assert_eq!(folded.flights.values().next().unwrap().delivery, 0);
-        assert_eq!((folded.counts.duplicate, folded.counts.total()), (1, 1));
-        assert_eq!(folded.rejected, [(2, conflict())]);
-        assert_eq!(folded.rejected[0].1.reason, Reason::VersionConflict);
+    fn each_is_judged_as_if_it_had_come_alone() {
+        use Verdict::{Applied, Duplicate, Folded, Quarantined, Stale};
+        let nothing = None;
+        let cases: [(Option<(i64, &str)>, States<'_>, &[Verdict]); 12] = [
+            (
+                nothing,
+                &[(1, "A"), (1, "A"), (1, "B")],
+                &[Applied, Duplicate, Quarantined],
+            ),
+            (
+                nothing,
+                &[(1, "A"), (1, "B"), (1, "A")],
+                &[Applied, Quarantined, Duplicate],
+            ),
+            (
+                nothing,
+                &[(1, "A"), (2, "A"), (1, "B")],
+                &[Folded, Applied, Folded],
+            ),
+            (
+                nothing,
+                &[(2, "A"), (1, "A"), (3, "A")],
+                &[Folded, Folded, Applied],
+            ),
+            (
+                nothing,
+                &[(1, "A"), (1, "B"), (2, "A")],
+                &[Folded, Quarantined, Applied],
+            ),
+            (
+                Some((1, "B")),
+                &[(1, "A"), (1, "B")],
+                &[Quarantined, Duplicate],
+            ),
+            (
+                Some((1, "B")),
+                &[(1, "A"), (1, "A")],
+                &[Quarantined, Quarantined],
+            ),
+            (
+                Some((1, "B")),
+                &[(1, "A"), (2, "A")],
+                &[Quarantined, Applied],
+            ),
+            (
+                Some((1, "A")),
+                &[(2, "A"), (2, "B"), (2, "A")],
+                &[Applied, Quarantined, Duplicate],
+            ),
+            (Some((5, "A")), &[(1, "A"), (1, "B")], &[Stale, Stale]),
+            (
+                Some((5, "A")),
+                &[(4, "A"), (5, "A"), (5, "B")],
+                &[Stale, Duplicate, Quarantined],
+            ),
+            (
+                Some((5, "A")),
+                &[(4, "A"), (6, "A"), (5, "A")],
+                &[Stale, Applied, Folded],
+            ),
+        ];
+        for (stored, states, expected) in cases {
+            let stored = stored.map(|stored| of_one_key(&[stored]));
+            let stored = stored.as_deref().map(fold);
+            let stored = stored.as_ref().map(|stored| {
+                let stored = &stored.bookings.values().next().unwrap().revision;
+                (stored.version, &stored.content_hash[..])
+            });
+            let deliveries = of_one_key(states);
+            let folded = fold(&deliveries);
+            assert_eq!(folded.rejected, []);
+            let mut verdicts = vec![None; states.len()];
+            let newest = folded.bookings.values().next().unwrap();
+            newest.judge(stored, |delivery, verdict| {
+                assert_eq!(verdicts[delivery].replace(verdict), None);
+            });
+            let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
+            assert_eq!(verdicts, expected, "{states:?}");
+        }
     }
 
     #[test]
@@ -351,7 +474,6 @@ mod tests {
         let places: Vec<_> = folded.rejected.iter().map(|(place, _)| *place).collect();
         assert_eq!(places, [1]);
         assert_eq!((folded.bookings.len(), folded.flights.len()), (1, 1));
-        assert_eq!(folded.counts, VerdictCounts::default());
     }
 
     #[test]

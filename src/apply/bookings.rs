@@ -8,7 +8,7 @@ use super::booking_rows::{put, rows};
 use super::insertion::{self, Insertion};
 use super::rows::{Arrays, CopyStream};
 use super::{Written, ensure_stored};
-use crate::batch::{ByKey, Newest, Precedence};
+use crate::batch::{ByKey, Newest};
 use crate::config::Pooler;
 use crate::db::sqlstate;
 use crate::event::{Booking, BookingStatus, State};
@@ -69,7 +69,7 @@ pub(super) async fn write<'a>(
     let mut known = Vec::new();
     for ((key, newest), is_new) in bookings.iter().zip(new) {
         if is_new {
-            written.settle(newest.delivery, Precedence::Newer);
+            written.settle(newest, None);
             replaced.push(Replaced::new(newest, None));
         } else {
             known.push(key.as_ref());
@@ -87,7 +87,7 @@ pub(super) async fn write<'a>(
     for &(newest, row) in &newer {
         replaced.push(Replaced::new(newest, counted(row)?));
     }
-    ensure_stored("bookings", written.total(), bookings.len())?;
+    ensure_stored("bookings", written.keys, bookings.len())?;
     let sent = newer.len();
     if sent > 0 {
         let updated = rows::<Arrays>(newer.into_iter().map(|(newest, _)| newest))

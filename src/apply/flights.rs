@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Row};
 
 use super::rows::{Arrays, Rows};
 use super::{Written, ensure_stored};
-use crate::batch::{ByKey, Newest, Precedence};
+use crate::batch::{ByKey, Newest};
 use crate::config::Pooler;
 use crate::event::{Flight, SeatsByCabin, State};
 
@@ -30,7 +30,7 @@ pub(super) async fn write(
     let mut known = Vec::new();
     for (key, newest) in flights {
         if inserted.contains(key.as_ref()) {
-            written.settle(newest.delivery, Precedence::Newer);
+            written.settle(newest, None);
         } else {
             known.push(key.as_ref());
         }
@@ -44,7 +44,7 @@ pub(super) async fn write(
         .fetch_all(&mut *connection)
         .await?;
     let newer = written.newer(flights, &stored)?;
-    ensure_stored("flights", written.total(), flights.len())?;
+    ensure_stored("flights", written.keys, flights.len())?;
     let sent = newer.len();
     if sent > 0 {
         let updated = rows(newer.into_iter().map(|(newest, _)| newest))

@@ -23,7 +23,7 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::batch::{self, ByKey, Delivery, Folded, Newest, Precedence, Verdict, VerdictCounts};
+use crate::batch::{self, ByKey, Delivery, Folded, Newest, Verdict, VerdictCounts};
 use crate::config::Pooler;
 use crate::db::{Fault, fault_of};
 use crate::event::{Reason, Rejected};
@@ -59,22 +59,30 @@ impl Committer {
 #[derive(Debug, Default)]
 struct Written {
     counts: VerdictCounts,
-    /// Deliveries that conflict with what is stored.
+    /// Deliveries that conflict with what is stored, or with what came before them.
     conflicts: Vec<usize>,
+    /// How many keys are settled.
+    keys: u64,
 }
 
 impl Written {
-    fn settle(&mut self, delivery: usize, precedence: Precedence) {
-        match precedence {
-            Precedence::Newer => self.counts.count(Verdict::Applied),
-            Precedence::Duplicate => self.counts.count(Verdict::Duplicate),
-            Precedence::Stale => self.counts.count(Verdict::Stale),
-            Precedence::Conflict => self.conflicts.push(delivery),
-        }
+    /// Settles all deliveries of a key, given the version and content hash that are stored; tells whether the newest state is to
+    /// be written.
+    fn settle<T>(&mut self, newest: &Newest<'_, T>, stored: Option<(i64, &[u8])>) -> bool {
+        let mut is_newer = false;
+        newest.judge(stored, |delivery, verdict| match verdict {
+            Verdict::Quarantined => self.conflicts.push(delivery),
+            settled => {
+                is_newer |= settled == Verdict::Applied;
+                self.counts.count(settled);
+            }
+        });
+        self.keys += 1;
+        is_newer
     }
 
-    /// Settles the states whose keys are stored, given the locked rows with key, version and content hash in front. Returns
-    /// those that are newer, each with the row it replaces.
+    /// Settles the states whose keys are stored, given the locked rows with the key in front. Returns those that are newer, each
+    /// with the row it replaces.
     fn newer<'b, 's, T>(
         &mut self,
         states: &'b ByKey<'b, T>,
@@ -85,20 +93,12 @@ impl Written {
             let Some(newest) = states.get(row.try_get::<&str, _>(0)?) else {
                 continue;
             };
-            let precedence = newest
-                .revision
-                .precedence(row.try_get("version")?, row.try_get("content_hash")?);
-            self.settle(newest.delivery, precedence);
-            if precedence == Precedence::Newer {
+            let kept = (row.try_get("version")?, row.try_get("content_hash")?);
+            if self.settle(newest, Some(kept)) {
                 newer.push((newest, row));
             }
         }
         Ok(newer)
-    }
-
-    /// How many states are settled.
-    fn total(&self) -> u64 {
-        self.counts.total() + self.conflicts.len() as u64
     }
 }
 
@@ -274,7 +274,7 @@ async fn committed_batches(
 struct Effect {
     /// All deliveries but the rejected.
     counts: VerdictCounts,
-    /// Deliveries that break a rule or conflict with what is stored, by their place in the batch.
+    /// Deliveries that break a rule or conflict with another, by their place in the batch.
     rejected: Vec<(usize, Rejected)>,
 }
 
@@ -303,7 +303,7 @@ async fn write(
         .rejected
         .extend(conflicts.map(|delivery| (*delivery, batch::conflict())));
     Ok(Effect {
-        counts: folded.counts + flights.counts + bookings.counts,
+        counts: flights.counts + bookings.counts,
         rejected: folded.rejected,
     })
 }

@@ -370,6 +370,30 @@ async fn same_version_same_content_is_a_duplicate() {
     assert_same_rows(&table_rows(&mut applier.connection).await, &before);
 }
 
+/// However many come in one batch.
+#[tokio::test]
+async fn a_conflict_is_one_with_what_is_stored() {
+    let database = Database::new().await;
+    let mut applier = database.applier().await;
+    let state = |version: i64, seat: &str| booking(json!({"version": version, "seat": seat}));
+    let applied = applier.apply(&[state(2, "2B")]).await;
+    assert_eq!(applied, counts(1, 0, 0, 0, 0));
+    for (batch, expected) in [
+        (vec![state(2, "2A"), state(2, "2B")], counts(0, 1, 0, 0, 1)),
+        (vec![state(2, "2A"), state(2, "2A")], counts(0, 0, 0, 0, 2)),
+        (vec![state(1, "1A"), state(1, "1B")], counts(0, 0, 2, 0, 0)),
+        (vec![state(2, "2C"), state(3, "3A")], counts(1, 0, 0, 0, 1)),
+    ] {
+        assert_eq!(applier.apply(&batch).await, expected);
+    }
+    let set_aside = "SELECT convert_from(body, 'UTF8')::jsonb -> 'data' ->> 'seat', times_received
+                     FROM quarantined_events ORDER BY 1";
+    let connection = &mut applier.connection;
+    assert_eq!(dump(connection, set_aside).await, "2A | 3\n2C | 1\n");
+    let stored = "SELECT version, seat FROM bookings";
+    assert_eq!(dump(connection, stored).await, "3 | 3A\n");
+}
+
 #[tokio::test]
 async fn same_version_other_content_is_quarantined() {
     let database = Database::new().await;
