@@ -33,6 +33,16 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Bytes of its body, and of its headers as JSON.
+    pub fn bytes(&self) -> usize {
+        let headers = if self.headers.is_empty() {
+            0
+        } else {
+            serde_json::to_string(&self.headers).map_or(0, |json| json.len())
+        };
+        self.body.len() + headers
+    }
+
     fn message(&self) -> Message<'_> {
         Message {
             body: &self.body,

@@ -76,6 +76,8 @@ pub fn start_logging(config: &Config) -> Result<()> {
     });
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A log that cannot be written would be told on stderr, which is that log: a panic of whoever logs.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(on_terminal).with_target(false).init(),

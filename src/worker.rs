@@ -40,7 +40,7 @@ const FIRST_PREFETCH: u16 = 1;
 const GATHER_EVERY: Duration = Duration::from_millis(5);
 /// A batch that commits, and one that is decoded meanwhile.
 const BATCHES_AT_WORK_MAX: usize = 2;
-/// A batch takes no more once it holds this many bytes of bodies.
+/// A batch takes no more once it holds this many bytes of bodies and headers.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// How long a stop may take before what is in hand is handed back: with the goodbyes to a broker that
 /// does not answer it ends within 10 s.
@@ -320,7 +320,7 @@ impl<'w> Session<'w> {
         let mut next = Some(Ok(first));
         while let Some(delivery) = next {
             let delivery = delivery?;
-            self.gathered_bytes += delivery.body.len();
+            self.gathered_bytes += delivery.bytes();
             self.gathered.push(delivery);
             next = if self.has_room() {
                 self.subscription.next().now_or_never()

@@ -279,7 +279,7 @@ fn print(shown: &Shown) -> std::io::Result<()> {
         ("  first", seconds(shown.first_received_at)),
         ("  last", seconds(shown.last_received_at)),
     ] {
-        say!("{name:<13} {value}");
+        say!("{name:<13} {}", printable(&value));
     }
     let id = shown.id;
     say!(
@@ -287,6 +287,21 @@ fn print(shown: &Shown) -> std::io::Result<()> {
          What a replay would do:           paxflow quarantine replay {id} --dry-run"
     );
     Ok(())
+}
+
+/// A terminal obeys what producers may have put between the letters: control characters, and those that turn the direction.
+fn printable(text: &str) -> String {
+    let is_obeyed =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) {
+            printable.extend(c.escape_default());
+        } else {
+            printable.push(c);
+        }
+    }
+    printable
 }
 
 async fn raw(connection: &mut PgConnection, id: i64) -> Result<ExitCode> {

@@ -186,8 +186,8 @@ fn stop_on_signals() -> Result<Stop> {
                 warn!(signal = name, "told twice to stop: leaving at once");
                 std::process::exit(STOPPED_AT_ONCE);
             }
-            info!(signal = name, "told to stop");
             request.send_replace(true);
+            info!(signal = name, "told to stop");
         }
     });
     Ok(stop)

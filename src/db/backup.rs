@@ -21,6 +21,9 @@ use super::client::{Client, first_complaint, start};
 use super::migrate::MIGRATOR;
 use super::revisions;
 
+/// What is backed up and restored.
+const SCHEMA: &str = "public";
+
 /// How a file in pg_dump's custom format begins.
 pub const MAGIC: &[u8] = b"PGDMP";
 
@@ -59,14 +62,24 @@ impl Server {
     /// Looks at a server.
     ///
     /// # Errors
-    /// If it does not answer, or no programs fit it.
+    /// If it does not answer, no programs fit it, or our tables are not those in schema `public`.
     pub async fn look(options: PgConnectOptions) -> Result<Self> {
         let mut connection = super::connect(&options).await?;
         let version = "SELECT current_setting('server_version_num')::integer / 10000";
         let major: i32 = sqlx::query_scalar(version)
             .fetch_one(&mut connection)
             .await?;
+        let schema: Option<String> = sqlx::query_scalar("SELECT current_schema()")
+            .fetch_one(&mut connection)
+            .await?;
         connection.close().await.ok();
+        ensure!(
+            schema.as_deref() == Some(SCHEMA),
+            "the search_path of this connection leads to schema {}, and a backup is one of schema {SCHEMA}: \
+             set search_path = {SCHEMA} for the role, or leave it out of the URL; tables that are in another schema \
+             can be moved by ALTER TABLE ... SET SCHEMA {SCHEMA}, or backed up by pg_dump --schema",
+            schema.as_deref().unwrap_or("that is not there")
+        );
         let major = major.unsigned_abs();
         Ok(Self {
             client: Client::find(major).await?,
@@ -102,7 +115,7 @@ impl Server {
         let mut dumping = start(
             self.client
                 .connecting("pg_dump", &self.options)
-                .args(["--format=custom", "--schema=public", "--verbose"])
+                .args(["--format=custom", "--schema", SCHEMA, "--verbose"])
                 .args([LOCK_TIMEOUT, &format!("--snapshot={id}")])
                 // By name, not as its stdout: from version 18 on that would leave the table of
                 // contents at the end, where nobody looks for it.
@@ -189,7 +202,8 @@ impl Server {
         progress: &ProgressBar,
     ) -> Result<Rows> {
         let arguments = [
-            "--schema=public",
+            "--schema",
+            SCHEMA,
             "--no-owner",
             "--no-privileges",
             "--no-tablespaces",

@@ -15,3 +15,6 @@ FROM (VALUES
     ('market_data', 'SELECT', false), ('market_fares', 'SELECT', false), ('market_activity', 'SELECT', false)
 ) AS n (relation, privilege, for_batches)
 WHERE NOT has_table_privilege(n.relation, n.privilege)
+UNION ALL
+SELECT 'EXECUTE on local_date', true
+WHERE NOT has_function_privilege('local_date(timestamptz, text)', 'EXECUTE')

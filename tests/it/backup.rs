@@ -437,3 +437,28 @@ async fn a_backup_that_is_killed_never_looks_whole_and_its_children_show_no_pass
     })
     .await;
 }
+
+/// What is backed up is schema public: of tables that are elsewhere the file would hold nothing.
+#[tokio::test]
+async fn tables_outside_of_public_are_refused_and_not_left_out() {
+    let database = Database::new().await;
+    let mut place = place(&database);
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("there.dump");
+    let file = file.to_str().unwrap();
+    let (code, _, err) = ran(place.paxflow(&["db", "backup", file])).await;
+    assert_eq!(code, 0, "{err}");
+    execute(&mut database.connect().await, "CREATE SCHEMA app").await;
+    place.database_url += "?options=-csearch_path%3Dapp%2Cpublic";
+    for command in [
+        &["db", "backup", "elsewhere.dump"][..],
+        &["db", "restore", file],
+    ] {
+        let mut command = place.paxflow(command);
+        command.current_dir(directory.path());
+        let (code, _, err) = ran(command).await;
+        assert!(code == 1 && err.contains("leads to schema app"), "{err}");
+    }
+    let files = fs::read_dir(directory.path()).unwrap().count();
+    assert_eq!(files, 1);
+}

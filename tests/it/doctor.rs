@@ -249,7 +249,8 @@ async fn doctor_finds_the_privileges_that_a_role_lacks() {
         "CREATE ROLE {role} LOGIN PASSWORD 'sick';
          GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
          REVOKE DELETE ON flight_demand FROM {role};
-         REVOKE INSERT ON quarantined_events FROM {role}"
+         REVOKE INSERT ON quarantined_events FROM {role};
+         REVOKE EXECUTE ON FUNCTION local_date FROM PUBLIC"
     );
     execute(&mut connection, &grants).await;
     let (_, host) = place.database_url.split_once('@').unwrap();
@@ -260,6 +261,7 @@ async fn doctor_finds_the_privileges_that_a_role_lacks() {
     let lacking = [
         ("privileges", "DELETE on flight_demand"),
         ("privileges", "INSERT on quarantined_events"),
+        ("privileges", "EXECUTE on local_date"),
     ];
     assert_finds(&sick, &lacking).await;
     // It is the worker's role that counts, whoever migrates.
@@ -271,7 +273,7 @@ async fn doctor_finds_the_privileges_that_a_role_lacks() {
     let checks: Vec<_> = findings.iter().map(|finding| &finding["check"]).collect();
     assert_eq!(
         checks,
-        ["lock_timeout", "privileges", "privileges"],
+        ["lock_timeout", "privileges", "privileges", "privileges"],
         "{findings:?}"
     );
     // A question that cannot be asked is a finding beside the others.

@@ -90,16 +90,25 @@ async fn list_and_show_keep_the_body_and_raw_gives_it_back_byte_for_byte() {
     };
     let mut good = deliver(&booking(json!({ "cabin": "Z" })));
     good.headers.insert("trace".to_owned(), json!("abc"));
+    let title = "text/json\nstate         replayed\u{1b}]0;title\u{7}\u{202e}";
+    let obeyed = Delivery {
+        content_type: Some(title.to_owned()),
+        ..deliver(&booking(json!({})))
+    };
     apply::apply(
         &mut applier.connection,
         &applier.committer,
-        &[delivery, good],
+        &[delivery, good, obeyed],
     )
     .await
     .unwrap();
 
     let (code, rows) = as_json(&place, &["list"]).await;
-    assert_eq!((code, rows.as_array().unwrap().len()), (0, 2));
+    assert_eq!((code, rows.as_array().unwrap().len()), (0, 3));
+    let (_, rows) = as_json(&place, &["list", "--reason", "unsupported_content_type"]).await;
+    let (_, shown) = said(&place, &["show", &rows[0]["id"].to_string()]).await;
+    let escaped = r"content type  text/json\nstate         replayed\u{1b}]0;title\u{7}\u{202e}";
+    assert!(shown.contains(escaped), "{shown}");
     let (code, rows) = as_json(&place, &["list", "--reason", "invalid_utf8"]).await;
     assert_eq!((code, rows.as_array().unwrap().len()), (0, 1), "{rows}");
     let id = rows[0]["id"].to_string();
@@ -110,12 +119,12 @@ async fn list_and_show_keep_the_body_and_raw_gives_it_back_byte_for_byte() {
     );
     let (_, limited) = said(&place, &["list", "--limit", "1"]).await;
     assert!(
-        limited.ends_with("1 of 2: --limit, --reason\n"),
+        limited.ends_with("1 of 3: --limit, --reason\n"),
         "{limited}"
     );
     let (_, limited) = said(&place, &["list", "--json", "--limit", "1"]).await;
     assert!(
-        limited.ends_with("]\npaxflow: 1 of 2: --limit, --reason\n"),
+        limited.ends_with("]\npaxflow: 1 of 3: --limit, --reason\n"),
         "{limited}"
     );
     let (code, shown) = said(&place, &["show", &id]).await;

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sqlx::PgConnection;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::events::{booking, flight};
 use crate::faults::harness::Line;
 use crate::process::{Place, Worker, generated, place, ran, until};
+use crate::running::signal;
 use crate::support::{Database, dump, execute, sum_of};
 
 const EVENTS: i64 = 5_000;
@@ -404,6 +406,32 @@ async fn a_stop_while_the_broker_is_silent_ends_in_time() {
     worker.signal("TERM");
     let status = worker.exit_within(STOP_MAX).await;
     assert_eq!(status.code(), Some(0), "{}", worker.log());
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_keeps_no_worker_from_working_or_stopping() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut worker = place.paxflow(&["run"]).spawn().unwrap();
+    let mut log = BufReader::new(worker.stderr.take().unwrap()).lines();
+    while !log
+        .next_line()
+        .await
+        .unwrap()
+        .unwrap()
+        .contains("consuming")
+    {}
+    drop(log);
+    // It has something to say: that its connection is gone.
+    let mut connection = place.connect().await;
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    execute(&mut connection, cut).await;
+    place.publish(&generated(200, 16, 0.0)).await;
+    place.committed_at_least(200).await;
+    signal(worker.id().unwrap(), "TERM");
+    let ended = tokio::time::timeout(STOP_MAX, worker.wait()).await;
+    assert!(ended.expect("it stops").unwrap().success());
 }
 
 #[tokio::test]

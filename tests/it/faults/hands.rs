@@ -12,6 +12,7 @@ use super::proxy::Cut;
 use super::wire::CONSUME_ANSWERED;
 use crate::events::booking;
 use crate::process::{Place, Worker, generated, place, until};
+use crate::raw::{HEADERS, Message, RawProducer, field, long};
 use crate::support::{Database, execute};
 
 /// Enough for [`small_batches`] to have its full prefetch.
@@ -129,10 +130,7 @@ async fn an_acknowledgement_before_the_break_is_not_lost() {
 }
 
 /// Memory is bounded by bytes as well as by events: a batch takes no more once it holds 16 MiB.
-#[tokio::test]
-async fn large_bodies_make_a_batch_full() {
-    const LARGE: usize = 80;
-    // Its prefetch is at least half of that by then.
+async fn assert_a_batch_is_full_of(large: impl Fn(&str, usize) -> Message, messages: usize) {
     const WARM: u64 = 400;
     let database = Database::new().await;
     let place = place(&database);
@@ -152,22 +150,46 @@ async fn large_bodies_make_a_batch_full() {
     let before = place.number(batches).await;
     place.publish(&bookings(0..1)).await;
     taken(1).await;
-    let filler = "x".repeat(250_000);
-    let large = |number| {
-        let mut event = booking(json!({ "booking_id": format!("HAND{number}") }));
-        event["filler"] = json!(filler);
-        serde_json::to_vec(&event).unwrap()
-    };
-    let events: Vec<_> = (1..=LARGE).map(large).collect();
-    place.publish(&events).await;
-    taken(1 + LARGE).await;
+    let mut producer = RawProducer::connect(&place.amqp_url).await;
+    for number in 1..=messages {
+        let message = large(&place.topology.exchange, number);
+        producer.send(&message).await;
+    }
+    producer.confirm().await;
+    taken(1 + messages).await;
     execute(&mut connection, "COMMIT").await;
     place
-        .committed_at_least((WARM as usize + 1 + LARGE) as i64)
+        .committed_at_least((WARM as usize + 1 + messages) as i64)
         .await;
     // The one alone, 16 MiB, and the rest.
     assert_eq!(place.number(batches).await, before + 3);
     worker.stop().await;
+}
+
+const KEY: &[u8] = b"airline.booking.upserted.v1";
+
+#[tokio::test]
+async fn large_bodies_make_a_batch_full() {
+    let filler = "x".repeat(250_000);
+    let large = |exchange: &str, number: usize| {
+        let mut event = booking(json!({ "booking_id": format!("HAND{number}") }));
+        event["filler"] = json!(filler);
+        Message::event(exchange, KEY, &serde_json::to_vec(&event).unwrap())
+    };
+    assert_a_batch_is_full_of(large, 80).await;
+}
+
+#[tokio::test]
+async fn large_headers_make_a_batch_full() {
+    // As JSON each takes six letters.
+    let filler = [1; 20_000];
+    let large = |exchange: &str, number: usize| {
+        let event = booking(json!({ "booking_id": format!("HAND{number}") }));
+        let headers = field(b"filler", b'S', &long(&filler));
+        Message::event(exchange, KEY, &serde_json::to_vec(&event).unwrap())
+            .with(HEADERS, &long(&headers))
+    };
+    assert_a_batch_is_full_of(large, 160).await;
 }
 
 /// The linger is for more to come: there is no more where the batch is full, where all is in hand that may be,
