@@ -376,12 +376,14 @@ mod tests {
         }
     }
 
-    /// Versions and contents of one key.
-    type States<'t> = &'t [(i64, &'t str)];
+    /// Version and content of a key.
+    type State<'t> = (i64, &'t str);
+    /// What is stored, what comes, and what is said of it.
+    type Case<'t> = (Option<State<'t>>, &'t [State<'t>], &'t [Verdict]);
 
-    fn of_one_key(states: States<'_>) -> Vec<Delivery> {
+    fn of_one_key(states: &[State<'_>]) -> Vec<Delivery> {
         let state =
-            |&(version, seat): &(i64, &str)| booking(json!({ "version": version, "seat": seat }));
+            |&(version, seat): &State<'_>| booking(json!({ "version": version, "seat": seat }));
         states.iter().map(state).collect()
     }
 
@@ -389,7 +391,7 @@ mod tests {
     fn each_is_judged_as_if_it_had_come_alone() {
         use Verdict::{Applied, Duplicate, Folded, Quarantined, Stale};
         let nothing = None;
-        let cases: [(Option<(i64, &str)>, States<'_>, &[Verdict]); 12] = [
+        let cases: [Case<'_>; 12] = [
             (
                 nothing,
                 &[(1, "A"), (1, "A"), (1, "B")],

@@ -155,9 +155,13 @@ async fn database_answers(worker: &Worker, stop: &mut Stop) -> Result<bool> {
             return Err(db::explain(error))
                 .context("the database refuses to work with us (DATABASE_URL)");
         }
-        worker.health.database(Err(error.to_string()));
+        worker.health.database(Err(db::told(&error)));
         let wait = backoff.next_wait();
-        warn!(reason = %error, retry_in_ms = wait.as_millis() as u64, "waiting for the database");
+        warn!(
+            reason = db::told(&error),
+            retry_in_ms = wait.as_millis() as u64,
+            "waiting for the database"
+        );
         if stop.requested_within(wait).await {
             return Ok(false);
         }
@@ -172,7 +176,7 @@ async fn ping(worker: Worker) {
         tokio::time::sleep(PING_EVERY).await;
         let answer = db::pool::answers(&worker.pool)
             .await
-            .map_err(|error| error.to_string());
+            .map_err(|error| db::told(&error));
         gauge!(telemetry::POOL_OPEN).set(f64::from(worker.pool.size()));
         worker.health.database(answer);
     }

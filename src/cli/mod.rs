@@ -19,12 +19,14 @@ mod verify;
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use sqlx::postgres::PgConnection;
 use tracing::warn;
 
 use crate::config::{Config, SETTINGS};
+use crate::db::migrate::MIGRATOR;
+use crate::db::revisions;
 use crate::telemetry;
 
 /// Exit code of a command whose output nobody reads on, as if SIGPIPE had ended it.
@@ -210,6 +212,20 @@ fn with_runtime(command: impl AsyncFnOnce(Config) -> Result<ExitCode>) -> Result
     tokio::runtime::Runtime::new()
         .context("cannot start the runtime")?
         .block_on(command(config))
+}
+
+/// Connects a command to a database that has our schema.
+async fn database_with_schema(config: &Config, purpose: &str) -> Result<PgConnection> {
+    let mut connection = database(config, purpose).await?;
+    let standing = revisions::standing(&mut connection, &MIGRATOR)
+        .await
+        .context("cannot read the schema revision")?;
+    let (current, latest) = (standing.current_version(), revisions::latest(&MIGRATOR));
+    ensure!(
+        current >= latest,
+        "the schema is at revision {current} and this program knows {latest}: see paxflow db status"
+    );
+    Ok(connection)
 }
 
 /// Connects a command to the database.

@@ -56,7 +56,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Apply messages again: exit 0 if all pass, 1 if one is still rejected
+    /// Apply messages again: exit 0 if all pass, 1 if one is still rejected or unknown
     ///
     /// All open ones, unless some are named. One that passes is applied and marked in one transaction; one that
     /// does not stays, with what is wrong with it now. One that was replayed before is left alone.
@@ -78,6 +78,8 @@ pub(super) enum Command {
         json: bool,
     },
     /// Settle messages without applying them; they can still be shown, and replayed by number
+    ///
+    /// One that comes again is counted there and stays discarded.
     #[command(
         after_help = "Example:\n  paxflow quarantine discard 7 8 --why 'sent twice by the old adapter'"
     )]
@@ -92,7 +94,7 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(command: &Command, config: &Config) -> Result<ExitCode> {
-    let mut connection = super::database(config, "quarantine").await?;
+    let mut connection = super::database_with_schema(config, "quarantine").await?;
     match command {
         Command::List {
             reason,
@@ -330,7 +332,11 @@ fn no_such(id: i64) -> String {
 fn check_reason(reason: Option<&str>) -> Result<()> {
     match reason {
         Some(reason) if Reason::from_code(reason).is_none() => {
-            bail!("{reason} is no reason code: paxflow quarantine list shows those there are")
+            let codes: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+            bail!(
+                "{reason} is no reason code: those there are: {}",
+                codes.join(", ")
+            )
         }
         _ => Ok(()),
     }

@@ -18,7 +18,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
-    let mut connection = super::database(config, "rebuild").await?;
+    let mut connection = super::database_with_schema(config, "rebuild").await?;
     let rebuilt = audit::rebuild(&mut connection)
         .await
         .context("cannot rebuild; MarketData is what it was")?;

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
-    let mut connection = super::database(config, "verify").await?;
+    let mut connection = super::database_with_schema(config, "verify").await?;
     let mut report = audit::verify(&mut connection)
         .await
         .context("cannot verify")?;

@@ -84,6 +84,15 @@ pub fn fault_of(error: &sqlx::Error) -> Fault {
     }
 }
 
+/// What the server says, or the driver where it is about the way there: the driver's own words for a refusal name a line of the
+/// server's source.
+pub fn told(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(refusal) => refusal.message().to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// Adds what to do to an error that only a person can mend, where the error itself does not tell.
 pub fn explain(error: sqlx::Error) -> anyhow::Error {
     if let sqlx::Error::Io(error) = &error
@@ -99,6 +108,9 @@ pub fn explain(error: sqlx::Error) -> anyhow::Error {
         sqlx::Error::Tls(_) => Some(
             "no TLS as sslmode asks for it: turn it on in PostgreSQL (ssl = on), or correct the URL",
         ),
+        _ if sqlstate::is(&error, sqlstate::INVALID_CATALOG_NAME) => {
+            Some("paxflow db init creates the database")
+        }
         _ => pooler::remedy(&error),
     };
     let error = anyhow::Error::new(error);

@@ -252,13 +252,6 @@ fn message(kind: Kind) -> Value {
         "title": kind.description().trim_end_matches('.'),
         "contentType": CONTENT_TYPE,
         "payload": { "type": "object", "properties": properties, "required": required },
-        "bindings": {
-            "amqp": {
-                "contentEncoding": "utf-8",
-                "messageType": kind,
-                "bindingVersion": AMQP_BINDING_VERSION,
-            },
-        },
         "examples": [{ "name": message_name(kind), "payload": example(kind) }],
     })
 }
@@ -291,8 +284,9 @@ fn description() -> String {
         "Bookings and flights as CloudEvents 1.0 in structured JSON mode. Every event carries the full \
          state of one booking or flight, so events may come in any order and more than once: only a \
          higher `version` replaces what is stored.\n\n\
-         A body has at most {BODY_BYTES_MAX} bytes. `content_type` is `{CONTENT_TYPE}`, `message_id` the \
-         event's `id`, the routing key its `type`. Unknown fields are ignored.\n\n\
+         A body has at most {BODY_BYTES_MAX} bytes. `content_type` is `{CONTENT_TYPE}` or `application/json`, \
+         `message_id` the event's `id` or absent, the routing key its `type`. Unknown fields are ignored. Instants lie \
+         between 1970-01-01T00:00:00Z and 2100-01-01T00:00:00Z, the latter excluded.\n\n\
          A message that breaks a rule is quarantined with a reason code and the JSON path of the value:\n\n\
          | reason | meaning |\n|---|---|\n{reasons}"
     )

@@ -37,7 +37,12 @@ impl<'a> Decode<'a> for DateTime<Utc> {
 
 impl<'a> Contract<'a> for DateTime<Utc> {
     fn schema() -> Value {
-        json!({ "type": "string", "format": "date-time", "pattern": TIMESTAMP_PATTERN })
+        json!({
+            "type": "string",
+            "format": "date-time",
+            "pattern": TIMESTAMP_PATTERN,
+            "$comment": "not before 1970-01-01T00:00:00Z, and before 2100-01-01T00:00:00Z",
+        })
     }
 }
 

@@ -72,13 +72,22 @@ pub(super) async fn commit(
             Err(error) => error,
         };
         if fault_of(&error) != Fault::Transient {
-            error!(events, reason = %error, "cannot commit; nothing of the batch is acknowledged");
+            error!(
+                events,
+                reason = db::told(&error),
+                "cannot commit; nothing of the batch is acknowledged"
+            );
             return Err(db::explain(error)).context("the database refuses the batch");
         }
         counter!(telemetry::RETRIES).increment(1);
-        worker.health.held(error.to_string());
+        worker.health.held(db::told(&error));
         let wait = backoff.next_wait();
-        warn!(events, reason = %error, retry_in_ms = wait.as_millis() as u64, "holding a batch for the database");
+        warn!(
+            events,
+            reason = db::told(&error),
+            retry_in_ms = wait.as_millis() as u64,
+            "holding a batch for the database"
+        );
         if is_held_too_long(started.elapsed()) || stop.requested_within(wait).await {
             // The parts of it that have committed go back with the rest.
             counter!(telemetry::ACKS_LOST).increment(batch.committed.total());

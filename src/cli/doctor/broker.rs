@@ -125,7 +125,7 @@ fn findings(inspection: &Inspection, topology: &Topology) -> Vec<Finding> {
             "dead_letters",
             format!("{} messages in {}", dead.ready, topology.dead_letters()),
             "they were delivered too often and have not been applied",
-            "find out why workers crashed, then move them back into the queue: a version that was applied counts once",
+            "find out why workers crashed, then move them back into the queue, where a version that was applied counts once; what no worker could read (paxflow_deliveries_unreadable_total) the producer has to correct",
         )),
         _ => {}
     }

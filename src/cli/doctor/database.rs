@@ -8,7 +8,7 @@ use super::Finding;
 use crate::cli::told;
 use crate::config::Config;
 use crate::db::migrate::MIGRATOR;
-use crate::db::{self, reference, revisions, rights};
+use crate::db::{self, Fault, fault_of, reference, revisions, rights};
 
 /// A query whose every row is something found.
 struct Check {
@@ -256,13 +256,17 @@ async fn ask(
 }
 
 fn unreachable(options: &PgConnectOptions, error: sqlx::Error) -> Finding {
+    let danger = match fault_of(&error) {
+        Fault::Transient => "workers wait and apply nothing",
+        Fault::Data { .. } | Fault::Permanent => "workers do not start",
+    };
     let problem = told(&db::explain(error));
     Finding {
         server: "database",
         check: "reachable",
         found: format!("{}: {problem}", db::address(options)),
-        danger: "workers wait and apply nothing",
-        remedy: "start the database, or correct DATABASE_URL (or DATABASE_DIRECT_URL, if that leads there)",
+        danger,
+        remedy: "start the database, create it, or correct DATABASE_URL (or DATABASE_DIRECT_URL, if that leads there)",
     }
 }
 
