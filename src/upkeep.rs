@@ -1,5 +1,5 @@
 //! What a worker does beside its batches: it has MarketData verified on a schedule, tells the newest result,
-//! and forgets quarantined events that are settled for long. On one connection of its own, so that it never
+//! forgets quarantined events that are settled for long, and ends sessions of workers that hold up the others. On one connection of its own, so that it never
 //! takes one from a batch.
 
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ use crate::{apply, telemetry};
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Where nobody has ever verified, a worker does so once it has run for a while.
 const FIRST_AUDIT_AFTER: Duration = Duration::from_secs(60);
+/// A database that says nothing for so long is gone: a lost network path sends no reset. More than a verification may take.
+const ROUND_MAX: Duration = Duration::from_secs(900);
 /// How often settled events are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// Events that are forgotten in one statement.
@@ -52,7 +54,12 @@ pub async fn run(upkeep: Upkeep) {
     let mut told = None;
     loop {
         tokio::time::sleep(look_every).await;
-        match round(connection.take(), &upkeep, started, &mut due).await {
+        let round = round(connection.take(), &upkeep, started, &mut due);
+        let Ok(done) = tokio::time::timeout(ROUND_MAX, round).await else {
+            warn!("the upkeep has no answer of the database, and begins anew");
+            continue;
+        };
+        match done {
             Ok(open) => {
                 connection = Some(open);
                 told = None;
@@ -82,6 +89,13 @@ async fn round(
         Some(open) => open,
         None => db::connect(&upkeep.database).await?,
     };
+    let sessions = apply::end_frozen(&mut connection).await?;
+    if sessions > 0 {
+        warn!(
+            sessions,
+            "ended what stood in a COPY for 15 s without a word of its worker"
+        );
+    }
     let standing = audit::standing(&mut connection).await?;
     tell(&standing);
     if let Some(every) = upkeep.verify_every

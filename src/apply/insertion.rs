@@ -72,6 +72,16 @@ impl Inserting {
     }
 }
 
+/// Ends the sessions of twins that are frozen in the midst of a COPY; returns how many.
+///
+/// # Errors
+/// What the database says.
+pub async fn end_frozen(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar(include_str!("end_frozen.sql"))
+        .fetch_one(connection)
+        .await
+}
+
 /// Waits for the others who take turns, up to their commits.
 pub(super) async fn take_turn(connection: &mut PgConnection, pooler: Pooler) -> sqlx::Result<()> {
     let turn = pooler.query(include_str!("take_turn.sql"));

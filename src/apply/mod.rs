@@ -16,6 +16,7 @@ mod quarantine;
 mod replay;
 mod rows;
 
+pub use insertion::end_frozen;
 pub use quarantine::forget;
 pub use replay::{CellChange, Preview, Replayed, StillRejected, preview, replay};
 

@@ -285,7 +285,7 @@ fn description() -> String {
          state of one booking or flight, so events may come in any order and more than once: only a \
          higher `version` replaces what is stored.\n\n\
          A body has at most {BODY_BYTES_MAX} bytes. `content_type` is `{CONTENT_TYPE}` or `application/json`, \
-         `message_id` the event's `id` or absent, the routing key its `type`. Unknown fields are ignored. Instants lie \
+         `message_id` the event's `id` or absent, the routing key its `type`. Unknown fields are ignored. Timestamps lie \
          between 1970-01-01T00:00:00Z and 2100-01-01T00:00:00Z, the latter excluded.\n\n\
          A message that breaks a rule is quarantined with a reason code and the JSON path of the value:\n\n\
          | reason | meaning |\n|---|---|\n{reasons}"

@@ -183,6 +183,30 @@ async fn a_reader_sees_the_old_rows_or_the_new_ones() {
 }
 
 #[tokio::test]
+async fn a_row_that_comes_and_goes_after_the_build_is_seen() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut applier = database.applier().await;
+    applier
+        .apply(&[flight(json!({})), booking(json!({}))])
+        .await;
+    execute(&mut applier.connection, "DELETE FROM flight_demand").await;
+    let mut holder = place.connect().await;
+    let rebuilding = waiting_rebuild(&place, &mut holder).await;
+    // One more for the row that is not there, and one less: it is empty, and not there, as what was built has seen it.
+    let price = json!({ "base": "200", "taxes": "50", "total": "250", "currency": "USD" });
+    let other = booking(json!({ "booking_id": "B2", "price": price }));
+    applier.apply(&[other]).await;
+    applier.apply(&[booking_deleted("B1", 2)]).await;
+    let rows = "SELECT count(*) FROM flight_demand";
+    assert_eq!(dump(&mut applier.connection, rows).await, "0\n");
+    execute(&mut holder, "COMMIT").await;
+    let (code, out, err) = rebuilding.ended().await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert_exact(&mut applier.connection).await;
+}
+
+#[tokio::test]
 async fn a_change_that_hides_a_drift_after_the_build_is_seen() {
     let database = Database::new().await;
     let place = place(&database);

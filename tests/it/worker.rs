@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgConnection};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::events::{booking, flight};
@@ -432,6 +433,32 @@ async fn a_log_that_nobody_reads_keeps_no_worker_from_working_or_stopping() {
     signal(worker.id().unwrap(), "TERM");
     let ended = tokio::time::timeout(STOP_MAX, worker.wait()).await;
     assert!(ended.expect("it stops").unwrap().success());
+}
+
+/// The locks of its batch would hold up all others.
+#[tokio::test]
+async fn a_session_that_is_frozen_in_a_copy_is_ended() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let worker = place.worker().await;
+    let options: PgConnectOptions = place.database_url.parse().unwrap();
+    let mut frozen = options
+        .application_name("paxflow worker")
+        .connect()
+        .await
+        .unwrap();
+    let pid = dump(&mut frozen, "SELECT pg_backend_pid()").await;
+    let copy = include_str!("../../src/apply/copy_bookings.sql");
+    let held = frozen.copy_in_raw(copy).await.unwrap();
+    let left = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    let mut looker = place.connect().await;
+    until("its session is ended", async || {
+        (dump(&mut looker, &left).await == "0\n").then_some(())
+    })
+    .await;
+    drop(held);
+    let log = worker.stop().await;
+    assert!(log.contains("ended what stood in a COPY"), "{log}");
 }
 
 #[tokio::test]
