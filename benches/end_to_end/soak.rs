@@ -71,10 +71,10 @@ pub async fn measure(servers: &mut Servers, minutes: f64, report: &mut Report) -
         let part = number * events..(number + 1) * events;
         send(&place, &all, part).await?;
         committed(&mut progress, ((number + 1) * events) as u64).await?;
-        let seconds = servers.cpu_with(&worker)?.unwrap_or(f64::NAN) - at_first;
+        let cpu = servers.cpu_with(&worker)?.unwrap_or(f64::NAN) - at_first;
         let tables = look(&place).await?;
         let part = Part {
-            cpu: seconds / events as f64 * 1e6,
+            cpu: cpu / events as f64 * 1e6,
             memory: worker.rss()? as f64 / f64::from(1 << 20),
             tables,
             bookings_hot: percent(

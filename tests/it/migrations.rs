@@ -295,7 +295,10 @@ async fn a_dry_run_prints_the_sql_and_changes_nothing() {
     let mut connection = place.connect().await;
     let before = catalogs(&mut connection).await;
     let down = does(&place, &["migrate", "downgrade", "4", "--dry-run"]).await;
-    assert!(down.starts_with("-- 0012_last_event_at.down.sql\n"), "{down}");
+    assert!(
+        down.starts_with("-- 0012_last_event_at.down.sql\n"),
+        "{down}"
+    );
     assert!(
         down.contains("-- 0005_operations.down.sql\nDROP TABLE"),
         "{down}"
