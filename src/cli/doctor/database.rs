@@ -233,14 +233,14 @@ async fn ask(
         .context("cannot ask the database")?;
     run_checks(&mut settings, SETTINGS, findings).await?;
     findings.extend(too_few_connections(&mut settings, config, consumers).await?);
-    if let Some(problem) = schema_problem(direct).await? {
-        findings.push(problem);
-        return Ok(());
-    }
     let mut schema = direct
         .begin_with(BEGIN)
         .await
         .context("cannot ask the database")?;
+    if let Some(problem) = schema_problem(&mut schema).await? {
+        findings.push(problem);
+        return Ok(());
+    }
     run_checks(&mut schema, SCHEMA, findings).await?;
     let missing = rights::missing(&mut settings)
         .await
