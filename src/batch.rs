@@ -387,11 +387,10 @@ mod tests {
         states.iter().map(state).collect()
     }
 
-    #[test]
-    fn each_is_judged_as_if_it_had_come_alone() {
+    fn cases() -> [Case<'static>; 12] {
         use Verdict::{Applied, Duplicate, Folded, Quarantined, Stale};
         let nothing = None;
-        let cases: [Case<'_>; 12] = [
+        [
             (
                 nothing,
                 &[(1, "A"), (1, "A"), (1, "B")],
@@ -448,8 +447,12 @@ mod tests {
                 &[(4, "A"), (6, "A"), (5, "A")],
                 &[Stale, Applied, Folded],
             ),
-        ];
-        for (stored, states, expected) in cases {
+        ]
+    }
+
+    #[test]
+    fn each_is_judged_as_if_it_had_come_alone() {
+        for (stored, states, expected) in cases() {
             let stored = stored.map(|stored| of_one_key(&[stored]));
             let stored = stored.as_deref().map(fold);
             let stored = stored.as_ref().map(|stored| {

@@ -48,7 +48,7 @@ pub async fn rebuild(connection: &mut PgConnection) -> sqlx::Result<Rebuilt> {
     let mut tries = 1;
     let (replaced, locked) = loop {
         for _ in 0..ROUNDS_MAX {
-            let moved = catch_up(connection).await?;
+            let moved = catch_up(connection, Absent::Left).await?;
             caught_up += moved;
             if moved <= FEW {
                 break;
@@ -76,8 +76,17 @@ pub async fn rebuild(connection: &mut PgConnection) -> sqlx::Result<Rebuilt> {
     Ok(rebuilt)
 }
 
-async fn catch_up(connection: &mut PgConnection) -> sqlx::Result<u64> {
+/// What becomes of rows that are in neither look at `flight_demand`. That they did not come and go between the two is certain only
+/// once writers are locked out, so before that they are not worth the time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Left,
+    Recomputed,
+}
+
+async fn catch_up(connection: &mut PgConnection, absent: Absent) -> sqlx::Result<u64> {
     let moved = sqlx::query(include_str!("rebuild_catch_up.sql"))
+        .bind(absent == Absent::Recomputed)
         .execute(connection)
         .await?;
     Ok(moved.rows_affected())
@@ -88,7 +97,7 @@ async fn catch_up(connection: &mut PgConnection) -> sqlx::Result<u64> {
 async fn swap(connection: &mut PgConnection, caught_up: &mut u64) -> sqlx::Result<(i64, Duration)> {
     let mut transaction = lock_writers_out(connection).await?;
     let locked = Instant::now();
-    *caught_up += catch_up(&mut transaction).await?;
+    *caught_up += catch_up(&mut transaction, Absent::Recomputed).await?;
     let flights = sqlx::query(include_str!("repair_flights.sql"))
         .execute(&mut *transaction)
         .await?;

@@ -1,11 +1,12 @@
 -- Recomputes the rows whose version in flight_demand is not the one that was seen: a batch that changes
 -- what the bookings of a row add up to writes the row in the same transaction. All others are still what
--- their bookings add up to, but for those that were not there and are not there now: they may have come and gone.
+-- their bookings add up to, but for those that were not there and are not there now, which may have come and gone: $1 asks
+-- for them as well.
 WITH moved AS (
     SELECT flight_id, cabin, currency, d.xmin AS seen
     FROM flight_demand d
     FULL JOIN flight_demand_next n USING (flight_id, cabin, currency)
-    WHERE d.xmin IS NULL OR d.xmin IS DISTINCT FROM n.seen
+    WHERE d.xmin IS DISTINCT FROM n.seen OR ($1::boolean AND d.xmin IS NULL)
 )
 INSERT INTO flight_demand_next
 SELECT m.flight_id, m.cabin, m.currency,
