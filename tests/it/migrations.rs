@@ -110,10 +110,10 @@ async fn migrated_once_by_eight_processes_that_upgrade_together() {
 async fn a_failing_revision_leaves_nothing_and_names_file_and_statement() {
     let dir = with_revisions(&[
         (
-            "0013_meals.up.sql",
+            "0014_meals.up.sql",
             "CREATE TABLE meals (id bigint);\n\n-- what is stored\nINSERT INTO meals\nVALUES ('soup; of the day');\n",
         ),
-        ("0013_meals.down.sql", "DROP TABLE meals;"),
+        ("0014_meals.down.sql", "DROP TABLE meals;"),
     ]);
     let database = Database::new().await;
     let place = place(&database);
@@ -121,7 +121,7 @@ async fn a_failing_revision_leaves_nothing_and_names_file_and_statement() {
     let before = catalogs(&mut connection).await;
     let why = refuses(&place, &["migrate", "--dir", text(&dir), "upgrade"]).await;
     assert!(
-        why.contains("0013_meals.up.sql, line 4: INSERT INTO meals; nothing of it remains")
+        why.contains("0014_meals.up.sql, line 4: INSERT INTO meals; nothing of it remains")
             && why.contains("SQLSTATE 22P02")
             && !why.contains("soup"),
         "{why}"
@@ -152,11 +152,11 @@ async fn an_edited_file_is_refused_by_name() {
 async fn who_holds_a_lock_is_named() {
     let dir = with_revisions(&[
         (
-            "0013_meals.up.sql",
+            "0014_meals.up.sql",
             "ALTER TABLE bookings ADD COLUMN meal text;",
         ),
         (
-            "0013_meals.down.sql",
+            "0014_meals.down.sql",
             "ALTER TABLE bookings DROP COLUMN meal;",
         ),
     ]);
@@ -206,13 +206,13 @@ async fn who_holds_a_lock_is_named() {
 async fn a_running_worker_goes_on_while_a_revision_expands_the_schema() {
     let dir = with_revisions(&[
         (
-            "0013_meals.up.sql",
+            "0014_meals.up.sql",
             "ALTER TABLE bookings ADD COLUMN meal text;
              ALTER TABLE flights ADD COLUMN gate text NOT NULL DEFAULT '';
              CREATE INDEX bookings_meal ON bookings (meal);",
         ),
         (
-            "0013_meals.down.sql",
+            "0014_meals.down.sql",
             "ALTER TABLE flights DROP COLUMN gate; ALTER TABLE bookings DROP COLUMN meal;",
         ),
     ]);
@@ -223,7 +223,7 @@ async fn a_running_worker_goes_on_while_a_revision_expands_the_schema() {
     let mut parts = events.chunks(300);
     place.publish(parts.next().unwrap()).await;
     place.committed_at_least(300).await;
-    for (direction, published) in [(["upgrade", "13"], 600), (["downgrade", "12"], 900)] {
+    for (direction, published) in [(["upgrade", "14"], 600), (["downgrade", "13"], 900)] {
         let change = [
             &["migrate", "--dir", text(&dir)][..],
             &direction,
@@ -252,17 +252,17 @@ async fn what_loses_data_is_asked_first() {
     );
     let dir = with_revisions(&[
         (
-            "0013_no_seats.up.sql",
+            "0014_no_seats.up.sql",
             "ALTER TABLE bookings DROP COLUMN seat;",
         ),
         (
-            "0013_no_seats.down.sql",
+            "0014_no_seats.down.sql",
             "ALTER TABLE bookings ADD COLUMN seat text;",
         ),
     ]);
     let why = refuses(&place, &["migrate", "--dir", text(&dir), "upgrade"]).await;
     assert!(
-        why.contains("ALTER TABLE bookings DROP COLUMN seat (0013_no_seats.up.sql)"),
+        why.contains("ALTER TABLE bookings DROP COLUMN seat (0014_no_seats.up.sql)"),
         "{why}"
     );
     for (answer, code) in [("no", 1), ("yes", 0)] {
@@ -296,7 +296,7 @@ async fn a_dry_run_prints_the_sql_and_changes_nothing() {
     let before = catalogs(&mut connection).await;
     let down = does(&place, &["migrate", "downgrade", "4", "--dry-run"]).await;
     assert!(
-        down.starts_with("-- 0012_last_event_at.down.sql\n"),
+        down.starts_with("-- 0013_fares_in_one_look.down.sql\n"),
         "{down}"
     );
     assert!(
@@ -327,7 +327,7 @@ async fn a_target_in_the_wrong_direction_names_the_right_command() {
 
 #[tokio::test]
 async fn a_revision_that_cannot_be_taken_back_is_left_alone() {
-    let dir = with_revisions(&[("0013_meals.up.sql", "CREATE TABLE meals (id bigint);")]);
+    let dir = with_revisions(&[("0014_meals.up.sql", "CREATE TABLE meals (id bigint);")]);
     let database = Database::new().await;
     let place = place(&database);
     let with_dir = |command: &'static str, revision: &'static str| {
@@ -341,7 +341,7 @@ async fn a_revision_that_cannot_be_taken_back_is_left_alone() {
     assert_eq!(with_dir("upgrade", "latest").await.0, 0);
     let (code, _, err) = with_dir("downgrade", "base").await;
     assert!(
-        code == 1 && err.contains("revision 13 (meals) has no file"),
+        code == 1 && err.contains("revision 14 (meals) has no file"),
         "{err}"
     );
     assert_eq!(place.number("SELECT count(*) FROM meals").await, 0);
@@ -435,11 +435,11 @@ async fn a_new_revision_has_the_next_number_and_can_be_applied() {
     for direction in ["up", "down"] {
         let path = dir
             .path()
-            .join(format!("0013_add_meal_preference_vgml.{direction}.sql"));
+            .join(format!("0014_add_meal_preference_vgml.{direction}.sql"));
         assert!(wrote.contains(path.to_str().unwrap()), "{wrote}");
         let header = std::fs::read_to_string(path).unwrap();
         assert!(
-            header.starts_with(&format!("-- Revision 13: {message}\n")),
+            header.starts_with(&format!("-- Revision 14: {message}\n")),
             "{header}"
         );
     }
@@ -496,7 +496,7 @@ async fn an_autogenerated_revision_leads_to_the_desired_schema_and_back() {
     assert_ne!(catalogs(&mut connection).await, base);
     does(
         &place,
-        &["migrate", "--dir", text(&dir), "downgrade", "12", "--yes"],
+        &["migrate", "--dir", text(&dir), "downgrade", "13", "--yes"],
     )
     .await;
     assert_eq!(catalogs(&mut connection).await, base);

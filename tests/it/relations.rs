@@ -132,6 +132,29 @@ async fn market_fares_never_add_across_currencies() {
 }
 
 #[tokio::test]
+async fn fares_are_looked_up_once_and_only_for_who_reads_them() {
+    let database = Database::new().await;
+    let mut connection = database.connect().await;
+    for (columns, looks) in [
+        (
+            "booking_count, total_revenue, base_revenue, average_price, average_base_fare",
+            0,
+        ),
+        ("min_price", 1),
+        ("*", 1),
+    ] {
+        let plan = format!("EXPLAIN SELECT {columns} FROM market_fares");
+        let plan = dump(&mut connection, &plan).await;
+        assert!(plan.contains("flight_demand"), "{plan}");
+        assert_eq!(
+            plan.matches(" on bookings ").count(),
+            looks,
+            "{columns}: {plan}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn market_activity_is_by_utc_day() {
     let database = Database::new().await;
     let events = [
