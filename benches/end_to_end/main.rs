@@ -111,7 +111,7 @@ struct Plan {
     growth: Extent,
     in_one_market_day: &'static [usize],
     market_day: Extent,
-    /// So many that the starts of four workers, 2,000 events and half a second each, count for little.
+    /// At most; on a slow machine fewer.
     replicated: usize,
     /// There and back.
     replica_runs: usize,
@@ -147,7 +147,7 @@ const FULL: Plan = Plan {
         seconds: 1.0,
         burst: 4_000,
     },
-    replicated: 100_000,
+    replicated: 250_000,
     replica_runs: 3,
     asked: 1_000,
     slowed: 10.0,
