@@ -40,6 +40,8 @@ use rig::Servers;
 
 /// The share of the drain rate for which a latency is promised.
 const PROMISED_AT: f64 = 0.5;
+/// Events a second that no drain reaches: there are enough for the latency at a share of it.
+const FASTEST_DRAIN: f64 = 200_000.0;
 /// Events a second that leave a system idle.
 const IDLE_RATE: f64 = 20.0;
 
@@ -246,7 +248,9 @@ async fn measure(servers: &mut Servers, arguments: &Arguments, report: &mut Repo
     let plan = arguments.plan();
     println!("Making the events ...");
     let total = plan.stored_most * 3 / 2 + plan.growth.events();
-    let events = Events::generate(total.max(plan.drained).max(plan.waiting), None)?;
+    let in_time = (FASTEST_DRAIN * PROMISED_AT * plan.latency_seconds) as usize;
+    let most = [total, plan.drained, plan.waiting, in_time];
+    let events = Events::generate(most.into_iter().fold(0, usize::max), None)?;
 
     // At the beginning, in the middle and at the end: a machine that is slow is so for minutes.
     let mut idle = Vec::new();
