@@ -346,6 +346,7 @@ impl<'w> Session<'w> {
         let (committed, after_this) = oneshot::channel();
         let turn = Turn {
             after: self.last_committed.replace(after_this),
+            is_behind: !self.at_work.is_empty(),
             committed,
         };
         // A task of its own, that nobody aborts: a transaction dropped half-way would leave its

@@ -200,6 +200,8 @@ fn run_command(command: Command) -> Result<ExitCode> {
     }
 }
 
+/// Runs a command beside one thread for the tasks it starts: a second one would be woken for what the first is about to do,
+/// and each wake waits for a processor.
 fn with_runtime(command: impl AsyncFnOnce(Config) -> Result<ExitCode>) -> Result<ExitCode> {
     let config = Config::from_env()?;
     telemetry::start_logging(&config)?;
@@ -209,7 +211,10 @@ fn with_runtime(command: impl AsyncFnOnce(Config) -> Result<ExitCode>) -> Result
             parameter, "the URL has a parameter that is not known, and ignored"
         );
     }
-    tokio::runtime::Runtime::new()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
         .context("cannot start the runtime")?
         .block_on(command(config))
 }

@@ -39,6 +39,8 @@ pub(super) enum Outcome {
 pub(super) struct Turn {
     /// The one before has committed, and hands on its connection. If it was given up instead, so is this one.
     pub(super) after: Option<oneshot::Receiver<Lease>>,
+    /// Whether that one is still at work.
+    pub(super) is_behind: bool,
     /// Tells the one behind.
     pub(super) committed: oneshot::Sender<Lease>,
 }
@@ -52,7 +54,7 @@ pub(super) async fn commit(
 ) -> Result<Outcome> {
     let events = batch.len() as u64;
     let last_tag = batch.last().map_or(0, |delivery| delivery.tag);
-    let mut batch = Batch::of(&batch);
+    let mut batch = decode(&batch, turn.is_behind);
     let mut lease = None;
     if let Some(after) = turn.after {
         match after.await {
@@ -103,6 +105,15 @@ pub(super) async fn commit(
         turn.committed.send(lease).ok();
     }
     Ok(outcome)
+}
+
+/// Leaves the thread of the runtime to the batch that is at work, which needs it at each answer of the database.
+fn decode(batch: &[Delivery], is_behind: bool) -> Batch<'_> {
+    if is_behind {
+        tokio::task::block_in_place(|| Batch::of(batch))
+    } else {
+        Batch::of(batch)
+    }
 }
 
 fn is_held_too_long(held: Duration) -> bool {
