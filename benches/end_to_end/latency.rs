@@ -19,7 +19,7 @@ use crate::rig::{Place, committed, received};
 /// Bookings a second whose way is watched.
 const CANARIES_PER_SECOND: f64 = 200.0;
 /// How often an analyst looks while something is on its way.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// The same in an idle system, where looking disturbs nothing.
 const LOOK_IDLE_EVERY: Duration = Duration::from_micros(200);
 /// A consumer that does nothing else acknowledges as often as a worker with small batches.
@@ -92,28 +92,8 @@ impl Watch {
             flight_id,
         };
         // The first question of a connection takes the longest.
-        watch.stored().await?;
         watch.visible_bookings().await?;
         Ok(watch)
-    }
-
-    /// How many of the bookings an analyst sees in `market_data`, once they are more than `seen`: that is looked for in the
-    /// one row that is stored of them, since an analyst who asks hundreds of times a second slows down what is measured.
-    async fn visible(&mut self, seen: usize) -> Result<usize> {
-        if self.stored().await? <= seen {
-            return Ok(seen);
-        }
-        self.visible_bookings().await
-    }
-
-    async fn stored(&mut self) -> Result<usize> {
-        let stored: i64 = sqlx::query_scalar(
-            "SELECT coalesce(sum(booking_count), 0)::bigint FROM flight_demand WHERE flight_id = $1",
-        )
-        .bind(&self.flight_id)
-        .fetch_one(&mut self.connection)
-        .await?;
-        Ok(stored as usize)
     }
 
     async fn visible_bookings(&mut self) -> Result<usize> {
@@ -137,7 +117,7 @@ impl Watch {
         while seen.len() < bookings {
             let expected = due(seen.len());
             tokio::time::sleep_until(expected.into()).await;
-            let visible = self.visible(seen.len()).await?;
+            let visible = self.visible_bookings().await?;
             seen.resize(visible.max(seen.len()), Instant::now());
             ensure!(
                 expected.elapsed() < SEEN_WITHIN,
@@ -300,7 +280,7 @@ pub async fn idle(place: &Place, events: usize) -> Result<Latency> {
             producer.put(&event)?;
         }
         producer.flush().await?;
-        while watch.visible(number).await? <= number {
+        while watch.visible_bookings().await? <= number {
             ensure!(
                 sent.elapsed() < SEEN_WITHIN,
                 "an event is not visible after {SEEN_WITHIN:?}"

@@ -14,7 +14,7 @@ const UNCONFIRMED_MAX: u64 = 3_000;
 /// Events that are written in one go where the rate does not matter.
 const FILL_TOGETHER: usize = 100;
 /// The shortest sleep of an open loop; what is due by then leaves together.
-const TICK: Duration = Duration::from_millis(2);
+const TICK: Duration = Duration::from_millis(1);
 
 /// Publishes to a place where nobody consumes, and asks whether all of it waits there: what the broker can route nowhere it
 /// confirms, too.
