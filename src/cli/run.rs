@@ -99,7 +99,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
             quarantine_days: config.quarantine_days,
         }))
     });
-    // On the threads that commit: each batch would wake this one for a moment otherwise.
+    // On the thread that commits: each batch would wake this one for a moment otherwise.
     let ended = tokio::spawn(async move { worker::run(&worker, stop).await });
     let ended = ended.await.context("the worker failed")?;
     if let Some(upkeep) = upkeep {
