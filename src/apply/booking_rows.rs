@@ -5,37 +5,23 @@ use rust_decimal::Decimal;
 
 use super::rows::Rows;
 use crate::batch::Newest;
-use crate::event::{Booking, State};
+use crate::event::Booking;
 
 type Instant = DateTime<Utc>;
 
-/// Puts bookings in the order of columns that `copy_bookings`, `insert_bookings` and `update_bookings` share.
-pub(super) fn rows<'a, R: Rows + Default>(
-    newest: impl IntoIterator<Item = &'a Newest<'a, Booking<'a>>>,
-) -> R {
-    let mut rows = R::default();
-    for newest in newest {
-        put(newest, &mut rows);
-    }
-    rows
-}
-
-/// Puts one booking in that order.
-pub(super) fn put<'a>(newest: &'a Newest<'a, Booking<'a>>, row: &mut impl Rows) {
-    let (booking, tombstone) = match &newest.revision.state {
-        State::Upserted(booking) => (Some(booking), None),
-        State::Deleted(tombstone) => (None, Some(tombstone)),
-    };
+/// Puts one booking in the order of columns that `copy_bookings`, `insert_new` and `conclude` share, or NULL in each of them.
+pub(super) fn put<'a>(newest: Option<&'a Newest<'a, Booking<'a>>>, row: &mut impl Rows) {
+    let (booking, tombstone) = newest.map(|n| n.revision.state.parts()).unwrap_or_default();
     row.row();
-    row.field::<&str>(newest.revision.key.as_ref());
-    row.field::<i64>(newest.revision.version);
-    row.field::<&[u8]>(newest.revision.content_hash.as_slice());
+    row.field::<&str>(newest.map(|n| n.revision.key.as_ref()));
+    row.field::<i64>(newest.map(|n| n.revision.version));
+    row.field::<&[u8]>(newest.map(|n| n.revision.content_hash.as_slice()));
     row.field::<Instant>(tombstone.map(|t| t.deleted_at));
     row.field::<&str>(tombstone.and_then(|t| t.reason.as_deref()));
     put_ticket(booking, row);
     put_sale(booking, row);
-    row.field::<&str>(newest.source.as_ref());
-    row.field::<Instant>(newest.event_at);
+    row.field::<&str>(newest.map(|n| n.source.as_ref()));
+    row.field::<Instant>(newest.map(|n| n.event_at));
 }
 
 /// Who travels where, on which document.

@@ -1,20 +1,25 @@
 //! The one transaction of a batch: flights, bookings, what they change in MarketData, what is set aside,
 //! and the count of it all.
 //!
-//! Locks are taken in one global order: flights, the turn of those who take one (`insertion`), bookings,
-//! flight_demand, quarantined_events, rows in ascending order of their keys. Rows are never deleted from `flights` and
-//! `bookings`, so a batch that holds a key it inserted makes its twins wait in their own insert, before they hold any
-//! key of the second step: no circle is possible. That holds for bookings that are copied as for those that are
-//! inserted.
+//! It takes three steps, each one question to the database where a batch is small, since every question is a wait: what
+//! is new is inserted (`insert`), what is stored is locked and read (`stored`), and what that leaves to write is written
+//! (`conclude`).
+//!
+//! Locks are taken in one global order: the turn of those who take one (`insertion`), new flights, new bookings, stored
+//! flights, stored bookings, flight_demand, quarantined_events, rows in ascending order of their keys. Rows are never
+//! deleted from `flights` and `bookings`, so a batch that holds a key it inserted makes its twins wait in their own
+//! insert, before they hold any key of the second step: no circle is possible. That holds for bookings that are copied as
+//! for those that are inserted. Tables are locked in the order of their first use here, flights before all.
 
 mod booking_rows;
-mod bookings;
-mod demand;
-mod flights;
+mod conclude;
+mod flight_rows;
+mod insert;
 mod insertion;
 mod quarantine;
 mod replay;
 mod rows;
+mod stored;
 
 pub use insertion::end_frozen;
 pub use quarantine::forget;
@@ -27,9 +32,10 @@ use sqlx::{PgConnection, Row};
 use crate::batch::{self, ByKey, Delivery, Folded, Newest, Verdict, VerdictCounts};
 use crate::config::Pooler;
 use crate::db::{Fault, fault_of};
-use crate::event::{Reason, Rejected};
-use crate::market::Rollup;
+use crate::event::{Booking, Reason, Rejected};
+use crate::market::{Counted, Rollup};
 
+use conclude::Conclusion;
 use insertion::{Inserting, Insertion};
 
 /// Who commits: a worker, a replay or an import, with its row of `worker_progress`.
@@ -56,20 +62,64 @@ impl Committer {
     }
 }
 
-/// What became of the entities of one kind.
-#[derive(Debug, Default)]
-struct Written {
+/// What becomes of the entities of one kind.
+struct Kind<'b, T> {
+    table: &'static str,
+    states: &'b ByKey<'b, T>,
+    /// States whose keys were not stored.
+    new: Vec<&'b Newest<'b, T>>,
+    /// The other keys.
+    known: Vec<&'b str>,
     counts: VerdictCounts,
     /// Deliveries that conflict with what is stored, or with what came before them.
     conflicts: Vec<usize>,
-    /// How many keys are settled.
-    keys: u64,
 }
 
-impl Written {
+impl<'b, T> Kind<'b, T> {
+    /// Settles what is new.
+    fn inserted(table: &'static str, states: &'b ByKey<'b, T>, is_new: &[bool]) -> Self {
+        let mut kind = Self {
+            table,
+            states,
+            new: Vec::new(),
+            known: Vec::new(),
+            counts: VerdictCounts::default(),
+            conflicts: Vec::new(),
+        };
+        for ((key, newest), is_new) in states.iter().zip(is_new) {
+            if *is_new {
+                kind.settle(newest, None);
+                kind.new.push(newest);
+            } else {
+                kind.known.push(key);
+            }
+        }
+        kind
+    }
+
+    /// Settles the others, given their locked rows. Returns the states that are newer, each with the row it replaces.
+    fn newer<'s>(
+        &mut self,
+        stored: &'s [PgRow],
+    ) -> sqlx::Result<Vec<(&'b Newest<'b, T>, &'s PgRow)>> {
+        let (mut newer, mut settled) = (Vec::new(), 0);
+        for row in stored {
+            let Some(newest) = self.states.get(row.try_get::<&str, _>(0)?) else {
+                continue;
+            };
+            let kept = (row.try_get("version")?, row.try_get("content_hash")?);
+            if self.settle(newest, Some(kept)) {
+                newer.push((newest, row));
+            }
+            settled += 1;
+        }
+        ensure_stored(self.table, settled, self.known.len())?;
+        Ok(newer)
+    }
+
     /// Settles all deliveries of a key, given the version and content hash that are stored; tells whether the newest state is to
     /// be written.
-    fn settle<T>(&mut self, newest: &Newest<'_, T>, stored: Option<(i64, &[u8])>) -> bool {
+    fn settle(&mut self, newest: &Newest<'_, T>, stored: Option<(i64, &[u8])>) -> bool {
         let mut is_newer = false;
         newest.judge(stored, |delivery, verdict| match verdict {
             Verdict::Quarantined => self.conflicts.push(delivery),
@@ -78,28 +128,7 @@ impl Written {
                 self.counts.count(settled);
             }
         });
-        self.keys += 1;
         is_newer
-    }
-
-    /// Settles the states whose keys are stored, given the locked rows with the key in front. Returns those that are newer, each
-    /// with the row it replaces.
-    fn newer<'b, 's, T>(
-        &mut self,
-        states: &'b ByKey<'b, T>,
-        stored: &'s [PgRow],
-    ) -> sqlx::Result<Vec<(&'b Newest<'b, T>, &'s PgRow)>> {
-        let mut newer = Vec::new();
-        for row in stored {
-            let Some(newest) = states.get(row.try_get::<&str, _>(0)?) else {
-                continue;
-            };
-            let kept = (row.try_get("version")?, row.try_get("content_hash")?);
-            if self.settle(newest, Some(kept)) {
-                newer.push((newest, row));
-            }
-        }
-        Ok(newer)
     }
 }
 
@@ -188,7 +217,7 @@ impl<'a> Batch<'a> {
             let unanswered = &mut self.unanswered;
             match commit(connection, committer, part, folded, None, unanswered).await {
                 Ok(counts) => self.settle_next(counts),
-                Err(error) if bookings::is_collision(&error) => committer.inserting.met_a_twin(),
+                Err(error) if insert::is_collision(&error) => committer.inserting.met_a_twin(),
                 Err(error) => match fault_of(&error) {
                     Fault::Data { sqlstate } if part.len() == 1 => {
                         let refused = Folded {
@@ -236,19 +265,21 @@ async fn commit(
     sqlstate: Option<&str>,
     unanswered: &mut Option<Unanswered>,
 ) -> sqlx::Result<VerdictCounts> {
-    let last_event_at = folded.last_event_at;
-    let pooler = committer.pooler;
     let insertion = committer.inserting.next(folded.bookings.len());
-    let mut transaction = pooler.begin(connection).await?;
+    let mut transaction = committer.pooler.begin(connection).await?;
     let Effect {
-        mut counts,
+        counts,
         rejected,
-    } = write(&mut transaction, pooler, folded, insertion).await?;
-    quarantine::set_aside(&mut transaction, pooler, deliveries, &rejected, sqlstate).await?;
-    for _ in &rejected {
-        counts.count(Verdict::Quarantined);
-    }
-    let batches = count(&mut transaction, committer, last_event_at, counts).await?;
+        batches,
+    } = write(&mut transaction, committer, folded, insertion).await?;
+    quarantine::set_aside(
+        &mut transaction,
+        committer.pooler,
+        deliveries,
+        &rejected,
+        sqlstate,
+    )
+    .await?;
     *unanswered = Some(Unanswered { batches, counts });
     transaction.commit().await?;
     Ok(counts)
@@ -273,62 +304,76 @@ async fn committed_batches(
 
 /// What a folded batch came to.
 struct Effect {
-    /// All deliveries but the rejected.
+    /// All deliveries.
     counts: VerdictCounts,
     /// Deliveries that break a rule or conflict with another, by their place in the batch.
     rejected: Vec<(usize, Rejected)>,
+    /// Which of the committer's batches it is.
+    batches: i64,
 }
 
-/// Writes flights and bookings, and what they change in MarketData.
+/// Writes flights and bookings, what they change in MarketData, and the count of all verdicts.
 async fn write(
     connection: &mut PgConnection,
-    pooler: Pooler,
+    committer: &Committer,
     mut folded: Folded<'_>,
     insertion: Insertion,
 ) -> sqlx::Result<Effect> {
-    let flights = flights::write(connection, pooler, &folded.flights).await?;
-    let (bookings, replaced) =
-        bookings::write(connection, pooler, &folded.bookings, insertion).await?;
-    let mut rollup = Rollup::default();
-    for change in &replaced {
-        if let Some(counted) = &change.stored {
-            rollup.retract(counted, change.event_at);
-        }
-        if let Some(booking) = change.booking {
-            rollup.add(booking, change.event_at);
-        }
-    }
-    demand::add(connection, pooler, &rollup).await?;
+    let pooler = committer.pooler;
+    let new = insert::insert(connection, pooler, &folded, insertion).await?;
+    let mut flights = Kind::inserted("flights", &folded.flights, &new.flights);
+    let mut bookings = Kind::inserted("bookings", &folded.bookings, &new.bookings);
+    let stored = stored::lock(connection, pooler, &flights.known, &bookings.known).await?;
+    let newer_flights = flights.newer(&stored.flights)?;
+    let newer_bookings = bookings.newer(&stored.bookings)?;
+    let replaced = newer_bookings
+        .iter()
+        .map(|(_, row)| stored::counted(row))
+        .collect::<sqlx::Result<Vec<_>>>()?;
+    let newer_flights = without_rows(newer_flights);
+    let newer_bookings = without_rows(newer_bookings);
+    let rollup = rollup_of(&bookings.new, &newer_bookings, &replaced);
     let conflicts = flights.conflicts.iter().chain(&bookings.conflicts);
     folded
         .rejected
         .extend(conflicts.map(|delivery| (*delivery, batch::conflict())));
+    let mut counts = flights.counts + bookings.counts;
+    counts.quarantined += folded.rejected.len() as u64;
+    let conclusion = Conclusion {
+        flights: newer_flights,
+        bookings: newer_bookings,
+        rollup,
+        last_event_at: folded.last_event_at,
+        counts,
+    };
+    let batches = conclude::conclude(connection, committer, conclusion).await?;
     Ok(Effect {
-        counts: flights.counts + bookings.counts,
+        counts,
         rejected: folded.rejected,
+        batches,
     })
 }
 
-/// Counts a batch; returns which of the worker's it is.
-async fn count(
-    connection: &mut PgConnection,
-    committer: &Committer,
-    last_event_at: Option<DateTime<Utc>>,
-    counts: VerdictCounts,
-) -> sqlx::Result<i64> {
-    committer
-        .pooler
-        .query(include_str!("progress.sql"))
-        .bind(&committer.id)
-        .bind(committer.started_at)
-        .bind(last_event_at)
-        .bind(counts.total() as i64)
-        .bind(counts.applied as i64)
-        .bind(counts.duplicate as i64)
-        .bind(counts.stale as i64)
-        .bind(counts.folded as i64)
-        .bind(counts.quarantined as i64)
-        .fetch_one(connection)
-        .await?
-        .try_get(0)
+fn without_rows<'b, T>(newer: Vec<(&'b Newest<'b, T>, &PgRow)>) -> Vec<&'b Newest<'b, T>> {
+    newer.into_iter().map(|(newest, _)| newest).collect()
+}
+
+/// What new bookings add to MarketData, and what newer ones change there, each of which replaces one that may have counted.
+fn rollup_of<'a>(
+    new: &[&'a Newest<'a, Booking<'a>>],
+    newer: &[&'a Newest<'a, Booking<'a>>],
+    replaced: &'a [Option<Counted>],
+) -> Rollup<'a> {
+    let mut rollup = Rollup::default();
+    for (newest, replaced) in newer.iter().zip(replaced) {
+        if let Some(counted) = replaced {
+            rollup.retract(counted, newest.event_at);
+        }
+    }
+    for newest in new.iter().chain(newer) {
+        if let (Some(booking), _) = newest.revision.state.parts() {
+            rollup.add(booking, newest.event_at);
+        }
+    }
+    rollup
 }

@@ -8,9 +8,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection, FromRow, PgConnection, Row};
 
 use super::insertion::Insertion;
-use super::{Committer, Effect, count, refused_by_database, write};
+use super::{Committer, Effect, refused_by_database, write};
 use crate::batch::{self, Delivery, Folded, Verdict, VerdictCounts};
-use crate::config::Pooler;
 use crate::db::{Fault, fault_of, sqlstate};
 use crate::event::{CONTRACT_VERSION, Rejected, State};
 
@@ -182,18 +181,12 @@ async fn pass(
     message: &SetAside,
 ) -> sqlx::Result<Option<Replayed>> {
     let folded = batch::fold(std::slice::from_ref(&message.delivery));
-    let last_event_at = folded.last_event_at;
     let mut transaction = connection.begin().await?;
     let Effect {
         counts,
         mut rejected,
-    } = write(
-        &mut transaction,
-        committer.pooler,
-        folded,
-        Insertion::INSERT,
-    )
-    .await?;
+        ..
+    } = write(&mut transaction, committer, folded, Insertion::INSERT).await?;
     if let Some((_, rejected)) = rejected.pop() {
         transaction.rollback().await?;
         return Ok(Some(Replayed::Rejected(rejected)));
@@ -209,7 +202,6 @@ async fn pass(
         transaction.rollback().await?;
         return Ok(None);
     }
-    count(&mut transaction, committer, last_event_at, counts).await?;
     transaction.commit().await?;
     Ok(Some(Replayed::Passed(if counts.applied > 0 {
         Verdict::Applied
@@ -224,7 +216,11 @@ async fn pass(
 ///
 /// # Errors
 /// What the database says, unless a row itself is refused.
-pub async fn preview(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result<Preview> {
+pub async fn preview(
+    connection: &mut PgConnection,
+    committer: &Committer,
+    ids: &[i64],
+) -> sqlx::Result<Preview> {
     let found = fetch(connection, ids).await?;
     let is_unknown = |id: &&i64| found.iter().all(|message| message.id != **id);
     let unknown: Vec<i64> = ids.iter().filter(is_unknown).copied().collect();
@@ -234,7 +230,7 @@ pub async fn preview(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result
     let mut tries = 1;
     let mut refused = Vec::new();
     loop {
-        let error = match try_preview(connection, &messages).await {
+        let error = match try_preview(connection, committer, &messages).await {
             Ok(mut preview) => {
                 preview.rejected.extend(refused);
                 preview.rejected.sort_by_key(|message| message.id);
@@ -245,7 +241,7 @@ pub async fn preview(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result
             Err(error) => error,
         };
         if let Fault::Data { .. } = fault_of(&error) {
-            let alone = refused_alone(connection, &messages).await?;
+            let alone = refused_alone(connection, committer, &messages).await?;
             if alone.is_empty() {
                 return Err(error);
             }
@@ -266,13 +262,14 @@ pub async fn preview(connection: &mut PgConnection, ids: &[i64]) -> sqlx::Result
 /// The messages whose row the database refuses.
 async fn refused_alone(
     connection: &mut PgConnection,
+    committer: &Committer,
     messages: &[SetAside],
 ) -> sqlx::Result<Vec<i64>> {
     let mut refused = Vec::new();
     for message in messages {
         let mut transaction = connection.begin().await?;
         let folded = batch::fold(std::slice::from_ref(&message.delivery));
-        if let Err(error) = write(&mut transaction, Pooler::None, folded, Insertion::INSERT).await {
+        if let Err(error) = write(&mut transaction, committer, folded, Insertion::INSERT).await {
             match fault_of(&error) {
                 Fault::Data { .. } => refused.push(message.id),
                 Fault::Transient | Fault::Permanent => return Err(error),
@@ -285,6 +282,7 @@ async fn refused_alone(
 
 async fn try_preview(
     connection: &mut PgConnection,
+    committer: &Committer,
     messages: &[SetAside],
 ) -> sqlx::Result<Preview> {
     let deliveries: Vec<_> = messages
@@ -299,7 +297,7 @@ async fn try_preview(
     let flights = flights_touched(&mut snapshot, &folded).await?;
     let mut markets = markets_of(&mut snapshot, &flights).await?;
     let mut written = snapshot.begin().await?;
-    let effect = write(&mut written, Pooler::None, folded, Insertion::INSERT).await?;
+    let effect = write(&mut written, committer, folded, Insertion::INSERT).await?;
     markets.extend(markets_of(&mut written, &flights).await?);
     let after = cells(&mut written, &markets).await?;
     written.rollback().await?;
@@ -320,7 +318,10 @@ async fn try_preview(
             .filter(|id| rejected.iter().all(|message| message.id != *id))
             .collect(),
         rejected,
-        verdicts: effect.counts,
+        verdicts: VerdictCounts {
+            quarantined: 0,
+            ..effect.counts
+        },
         cells: changes(before, after),
         ..Preview::default()
     })

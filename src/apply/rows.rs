@@ -30,6 +30,24 @@ pub(super) struct Arrays {
 }
 
 impl Arrays {
+    /// A row for each item, as `put` adds it. It has to add all fields for no item as well: without items there are the columns,
+    /// with their types, and no row.
+    pub(super) fn of<T>(
+        items: impl IntoIterator<Item = T>,
+        put: impl Fn(Option<T>, &mut Self),
+    ) -> Self {
+        let mut rows = Self::default();
+        put(None, &mut rows);
+        rows.rows = 0;
+        for column in &mut rows.columns {
+            (column.rows, column.values) = (0, PgArgumentBuffer::default());
+        }
+        for item in items {
+            put(Some(item), &mut rows);
+        }
+        rows
+    }
+
     /// How many rows there are.
     pub(super) fn rows(&self) -> usize {
         self.rows as usize

@@ -14,7 +14,7 @@ use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 
 use super::say;
-use crate::apply::{self, CellChange, Preview, Replayed, StillRejected};
+use crate::apply::{self, CellChange, Committer, Preview, Replayed, StillRejected};
 use crate::batch::VerdictCounts;
 use crate::config::{Config, Pooler};
 use crate::event::Reason;
@@ -373,14 +373,19 @@ struct Outcome {
     unknown: Vec<i64>,
 }
 
+fn committer() -> Committer {
+    let mut committer = super::run::committer(Pooler::None);
+    committer.id = format!("replay-{}", committer.id);
+    committer
+}
+
 async fn replay(
     connection: &mut PgConnection,
     ids: &[i64],
     are_named: bool,
     json: bool,
 ) -> Result<ExitCode> {
-    let mut committer = super::run::committer(Pooler::None);
-    committer.id = format!("replay-{}", committer.id);
+    let committer = committer();
     let mut outcome = Outcome::default();
     for id in ids.iter().copied() {
         let replayed = apply::replay(connection, &committer, id, are_named)
@@ -441,7 +446,7 @@ fn exit_code(good: bool) -> ExitCode {
 
 async fn dry_run_of(connection: &mut PgConnection, ids: &[i64], json: bool) -> Result<ExitCode> {
     let looked_at = &ids[..ids.len().min(DRY_RUN_MAX)];
-    let preview = apply::preview(connection, looked_at)
+    let preview = apply::preview(connection, &committer(), looked_at)
         .await
         .context("cannot try the replay")?;
     let left_out = ids.len() - looked_at.len();

@@ -130,6 +130,16 @@ pub enum State<'a, T> {
     Deleted(Tombstone<'a>),
 }
 
+impl<'a, T> State<'a, T> {
+    /// The entity, or what is left of it: one of the two.
+    pub fn parts(&self) -> (Option<&T>, Option<&Tombstone<'a>>) {
+        match self {
+            Self::Upserted(entity) => (Some(entity), None),
+            Self::Deleted(tombstone) => (None, Some(tombstone)),
+        }
+    }
+}
+
 /// What is left of something deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tombstone<'a> {

@@ -204,7 +204,7 @@ async fn a_booking_that_a_twin_inserts_while_it_is_copied_counts_once() {
     };
     let (early, all) = (bookings(7..8), bookings(0..BOOKINGS));
     let early = tokio::spawn(async move { first.apply(&early).await });
-    waits_in(&mut observer, "INSERT INTO worker_progress").await;
+    waits_in(&mut observer, "WITH updated_flights").await;
     let late = tokio::spawn(async move { second.apply(&all).await });
     waits_in(&mut observer, "COPY bookings").await;
     execute(&mut gate, "COMMIT").await;
@@ -229,7 +229,7 @@ async fn who_has_met_a_twin_copies_in_turn() {
     execute(&mut gate, "BEGIN; LOCK TABLE worker_progress IN SHARE MODE").await;
     let (one, other) = (bookings("A"), bookings("A"));
     let one = tokio::spawn(async move { first.apply(&one).await });
-    waits_in(&mut observer, "INSERT INTO worker_progress").await;
+    waits_in(&mut observer, "WITH updated_flights").await;
     let other = tokio::spawn(async move {
         second.apply(&other).await;
         second
@@ -250,7 +250,7 @@ async fn who_has_met_a_twin_copies_in_turn() {
     execute(&mut halt, "BEGIN; LOCK TABLE worker_progress IN SHARE MODE").await;
     let twin = bookings("C")[7..8].to_vec();
     let twin = tokio::spawn(async move { free.apply(&twin).await });
-    waits_in(&mut observer, "INSERT INTO worker_progress").await;
+    waits_in(&mut observer, "WITH updated_flights").await;
     execute(&mut gate, "COMMIT").await;
     waits_in(&mut observer, "COPY bookings").await;
     execute(&mut halt, "COMMIT").await;

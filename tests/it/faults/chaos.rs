@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::harness::{Line, Rig, STOP_WITHIN, in_lanes, seeds};
 use super::proxy::{Cut, Held, Proxy};
-use super::wire::{ACK, BEGIN_ANSWERED, COMMIT, COMMIT_ANSWERED, DELIVER, PROGRESS, Point};
+use super::wire::{ACK, BEGIN_ANSWERED, COMMIT, COMMIT_ANSWERED, CONCLUDE, DELIVER, Point};
 use crate::process::Worker;
 use crate::support::{execute, setting};
 
@@ -25,9 +25,9 @@ const FAULT_MS_MAX: u64 = 400;
 const POINTS: [Point; 8] = [
     DELIVER,
     BEGIN_ANSWERED,
-    "insert_bookings",
-    "add_demand",
-    PROGRESS,
+    "insert_new",
+    "lock_stored",
+    CONCLUDE,
     COMMIT,
     COMMIT_ANSWERED,
     ACK,

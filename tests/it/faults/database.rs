@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection};
 use super::harness::{Line, Rig, in_lanes, seeds, small_batches};
 use super::proxy::{Cut, Held};
 use super::wire::{
-    ACK, BEGIN, BEGIN_ANSWERED, COMMIT, COMMIT_ANSWERED, PROGRESS, Point, STATEMENTS,
+    ACK, BEGIN, BEGIN_ANSWERED, COMMIT, COMMIT_ANSWERED, CONCLUDE, Point, STATEMENTS,
 };
 use crate::process::{Place, Worker, until};
 use crate::running::signal;
@@ -120,7 +120,7 @@ async fn a_deadlock_forced_on_the_worker_is_waited_out() {
         let line = rig.line().await;
         let worker = line.worker().await;
         // It holds bookings and will want its row of worker_progress; the other way round here.
-        let held = halted_before(&mut rig, &line, &worker, "lock_bookings").await;
+        let held = halted_before(&mut rig, &line, &worker, "lock_stored").await;
         let mut other = rig.place.connect().await;
         // The worker looks for circles first, and is the one that loses.
         let first =
@@ -163,7 +163,7 @@ async fn another_default_isolation_does_no_harm() {
         run(&rig.place, &sql).await;
         let (first, second) = (rig.line().await, rig.line().await);
         let one = first.worker().await;
-        let held = halted_before(&mut rig, &first, &one, "lock_bookings").await;
+        let held = halted_before(&mut rig, &first, &one, "lock_stored").await;
         let two = second.worker().await;
         let before = rig.committed().await;
         rig.place.committed_at_least(before + 1).await;
@@ -364,7 +364,7 @@ async fn a_server_that_is_stopped_fast_or_at_once_is_waited_out() {
         let mut rig = Rig::private(seed).await;
         let line = rig.line().await;
         let worker = line.worker().await;
-        for point in [PROGRESS, COMMIT, COMMIT_ANSWERED, ACK] {
+        for point in [CONCLUDE, COMMIT, COMMIT_ANSWERED, ACK] {
             for immediate in [false, true] {
                 let proxy = if point == ACK {
                     &line.broker

@@ -9,7 +9,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::wire::{ACK, ASKED, COMMIT_ANSWERED, Frames, PROGRESS, Point, Protocol, Sender, number};
+use super::wire::{ACK, ASKED, COMMIT_ANSWERED, CONCLUDE, Frames, Point, Protocol, Sender, number};
 
 /// How long a frame that a test waits for may take to come.
 pub const FRAME_WITHIN: Duration = Duration::from_secs(60);
@@ -393,7 +393,7 @@ async fn pass(
                     }
                 }
                 match point {
-                    PROGRESS => doing.send_replace(Doing::Batch),
+                    CONCLUDE => doing.send_replace(Doing::Batch),
                     ASKED => doing.send_replace(Doing::Asking),
                     _ => *doing.borrow(),
                 };

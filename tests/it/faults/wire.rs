@@ -11,8 +11,8 @@ pub type Point = &'static str;
 pub const BEGIN: Point = "BEGIN";
 /// It has begun.
 pub const BEGIN_ANSWERED: Point = "BEGIN answered";
-/// The last statement before the commit: only the transaction of a batch has it.
-pub const PROGRESS: Point = "progress";
+/// All is written that is not empty or set aside: every transaction of a batch has it, and no other.
+pub const CONCLUDE: Point = "conclude";
 /// A worker whose commit was not answered asks whether it went through.
 pub const ASKED: Point = "committed_batches";
 /// The commit is asked for.
@@ -38,35 +38,16 @@ pub const DEADLY: Point = "deadly event";
 pub const DEADLY_TEXT: &str = "\"booking_id\":\"C0B13\"";
 
 /// The statements of a batch in the order in which they are sent.
-pub const STATEMENTS: [(Point, &str); 10] = [
+pub const STATEMENTS: [(Point, &str); 5] = [
     (
-        "insert_flights",
-        include_str!("../../../src/apply/insert_flights.sql"),
+        "insert_new",
+        include_str!("../../../src/apply/insert_new.sql"),
     ),
     (
-        "lock_flights",
-        include_str!("../../../src/apply/lock_flights.sql"),
+        "lock_stored",
+        include_str!("../../../src/apply/lock_stored.sql"),
     ),
-    (
-        "update_flights",
-        include_str!("../../../src/apply/update_flights.sql"),
-    ),
-    (
-        "insert_bookings",
-        include_str!("../../../src/apply/insert_bookings.sql"),
-    ),
-    (
-        "lock_bookings",
-        include_str!("../../../src/apply/lock_bookings.sql"),
-    ),
-    (
-        "update_bookings",
-        include_str!("../../../src/apply/update_bookings.sql"),
-    ),
-    (
-        "add_demand",
-        include_str!("../../../src/apply/add_demand.sql"),
-    ),
+    (CONCLUDE, include_str!("../../../src/apply/conclude.sql")),
     (
         "delete_empty_demand",
         include_str!("../../../src/apply/delete_empty_demand.sql"),
@@ -75,15 +56,14 @@ pub const STATEMENTS: [(Point, &str); 10] = [
         "quarantine",
         include_str!("../../../src/apply/quarantine.sql"),
     ),
-    (PROGRESS, include_str!("../../../src/apply/progress.sql")),
 ];
 
-/// The number that an answer to [`PROGRESS`] or [`ASKED`] consists of.
+/// The number that an answer to [`CONCLUDE`] or [`ASKED`] begins with.
 pub fn number(frame: &[u8]) -> Option<i64> {
     // Type, length of all, number of columns, length of the first.
     let (head, value) = frame.split_at_checked(11)?;
-    let value = value.try_into().ok()?;
-    (head[0] == b'D').then(|| i64::from_be_bytes(value))
+    let value = value.first_chunk()?;
+    (head[0] == b'D').then(|| i64::from_be_bytes(*value))
 }
 
 /// What a server speaks.
