@@ -62,10 +62,9 @@ pub(super) async fn conclude(
         let stored: i64 = written.try_get(column)?;
         ensure_stored(table, stored.unsigned_abs(), sent)?;
     }
-    let may_be_empty = |change: &(_, &Delta)| change.1.demand.gross_bookings < 0;
-    let shrunk = Arrays::of(rollup.changes().filter(may_be_empty), put_key);
-    let any_is_empty: bool = written.try_get(4)?;
-    if any_is_empty && shrunk.rows() > 0 {
+    if written.try_get(4)? {
+        let may_be_empty = |change: &(_, &Delta)| change.1.demand.gross_bookings < 0;
+        let shrunk = Arrays::of(rollup.changes().filter(may_be_empty), put_key);
         shrunk
             .bind(pooler.query(include_str!("delete_empty_demand.sql")))
             .execute(connection)

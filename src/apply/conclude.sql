@@ -55,8 +55,8 @@ updated_bookings AS (
     WHERE b.booking_id = s.booking_id
     RETURNING 1
 ),
--- The changes of the batch, one for each row. They are sent in ascending order of the key's bytes, and come so, see insert_new: the
--- last locks that a batch takes on shared rows, so that twins wait for each other shortly and never in a circle.
+-- The changes of the batch, one for each row. They are sent in ascending order of the key's bytes, and come so, see insert_new: locks
+-- on rows that many batches want, taken this late so that twins wait for each other shortly, and never in a circle.
 added AS (
     INSERT INTO flight_demand AS d (
         flight_id, cabin, currency,

@@ -32,18 +32,24 @@ pub(super) async fn insert(
     folded: &Folded<'_>,
     insertion: Insertion,
 ) -> sqlx::Result<New> {
+    if !insertion.copies && !insertion.in_turn {
+        return insert_new(connection, pooler, &folded.flights, &folded.bookings).await;
+    }
+    let flights = insert_new(connection, pooler, &folded.flights, &ByKey::new()).await?;
     if insertion.in_turn {
         insertion::take_turn(connection, pooler).await?;
     }
-    if insertion.copies {
-        let flights = insert_new(connection, pooler, &folded.flights, &ByKey::new()).await?;
-        Ok(New {
-            bookings: copy_new(connection, pooler, &folded.bookings).await?,
-            ..flights
-        })
+    let bookings = if insertion.copies {
+        copy_new(connection, pooler, &folded.bookings).await?
     } else {
-        insert_new(connection, pooler, &folded.flights, &folded.bookings).await
-    }
+        let none = ByKey::new();
+        let bookings = insert_new(connection, pooler, &none, &folded.bookings);
+        bookings.await?.bookings
+    };
+    Ok(New {
+        bookings,
+        ..flights
+    })
 }
 
 async fn insert_new(

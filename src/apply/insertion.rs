@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use crate::config::Pooler;
 use crate::db::nodelay;
 
-/// Below so many bookings COPY, which takes two questions more, costs as much as it saves.
+/// Below so many bookings COPY, which takes three questions more, costs as much as it saves.
 const COPIED_MIN: usize = 100;
 /// So many batches take turns after a twin was met.
 const IN_TURN_AFTER_TWIN: u32 = 200;
@@ -21,7 +21,7 @@ const IN_TURN_AFTER_TWIN: u32 = 200;
 /// How the bookings that are new come into their table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Insertion {
-    /// By COPY, which a twin that inserts one of the same keys makes fail: see [`super::bookings::is_collision`].
+    /// By COPY, which a twin that inserts one of the same keys makes fail: see [`super::insert::is_collision`].
     /// Otherwise by a statement that waits for such a twin and leaves its keys alone.
     pub copies: bool,
     /// After the others who take turns.

@@ -212,7 +212,7 @@ async fn pass(
     })))
 }
 
-/// What replaying these messages would do, seen in one snapshot and rolled back.
+/// What replaying these messages would do, seen in one snapshot and rolled back: it takes the rights of a replay.
 ///
 /// # Errors
 /// What the database says, unless a row itself is refused.

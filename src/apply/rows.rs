@@ -48,11 +48,6 @@ impl Arrays {
         rows
     }
 
-    /// How many rows there are.
-    pub(super) fn rows(&self) -> usize {
-        self.rows as usize
-    }
-
     /// Binds them in the order of the fields.
     pub(super) fn bind<'q>(
         self,

@@ -373,7 +373,8 @@ struct Outcome {
     unknown: Vec<i64>,
 }
 
-fn committer() -> Committer {
+/// Who commits what is replayed.
+fn replaying() -> Committer {
     let mut committer = super::run::committer(Pooler::None);
     committer.id = format!("replay-{}", committer.id);
     committer
@@ -385,7 +386,7 @@ async fn replay(
     are_named: bool,
     json: bool,
 ) -> Result<ExitCode> {
-    let committer = committer();
+    let committer = replaying();
     let mut outcome = Outcome::default();
     for id in ids.iter().copied() {
         let replayed = apply::replay(connection, &committer, id, are_named)
@@ -446,7 +447,7 @@ fn exit_code(good: bool) -> ExitCode {
 
 async fn dry_run_of(connection: &mut PgConnection, ids: &[i64], json: bool) -> Result<ExitCode> {
     let looked_at = &ids[..ids.len().min(DRY_RUN_MAX)];
-    let preview = apply::preview(connection, &committer(), looked_at)
+    let preview = apply::preview(connection, &replaying(), looked_at)
         .await
         .context("cannot try the replay")?;
     let left_out = ids.len() - looked_at.len();

@@ -11,7 +11,7 @@ pub type Point = &'static str;
 pub const BEGIN: Point = "BEGIN";
 /// It has begun.
 pub const BEGIN_ANSWERED: Point = "BEGIN answered";
-/// All is written that is not empty or set aside: every transaction of a batch has it, and no other.
+/// Before what is left is written and counted: every transaction of a batch has it, and no other.
 pub const CONCLUDE: Point = "conclude";
 /// A worker whose commit was not answered asks whether it went through.
 pub const ASKED: Point = "committed_batches";
