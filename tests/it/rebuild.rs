@@ -23,11 +23,9 @@ async fn rebuild(place: &Place) -> (i32, Value) {
 
 /// Starts a rebuild while `holder` keeps it from swapping, and returns once all is built and it waits.
 async fn waiting_rebuild(place: &Place, holder: &mut PgConnection) -> Running {
-    execute(
-        holder,
-        "BEGIN; LOCK TABLE flight_demand IN ROW EXCLUSIVE MODE",
-    )
-    .await;
+    // In the order of a batch, which the holder may go on as.
+    let hold = "BEGIN; LOCK TABLE flights, flight_demand IN ROW EXCLUSIVE MODE";
+    execute(holder, hold).await;
     let rebuild = Running::start(place.paxflow(&["rebuild"]));
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND application_name = 'paxflow rebuild'
