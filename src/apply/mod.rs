@@ -7,10 +7,10 @@
 //!
 //! Locks are taken in one global order: new flights, the turn of those who take one (`insertion`), new bookings, stored
 //! flights, stored bookings, flight_demand, quarantined_events, rows in ascending order of their keys. A committer's row of
-//! worker_progress is nobody else's. Rows are never
-//! deleted from `flights` and `bookings`, so a batch that holds a key it inserted makes its twins wait in their own
-//! insert, before they hold any key of the second step: no circle is possible. That holds for bookings that are copied as
-//! for those that are inserted. Tables are locked in that order too, flights first, by every batch that has an event.
+//! worker_progress is nobody else's. Rows are never deleted from `flights` and `bookings`, so a batch that holds a key it
+//! inserted makes its twins wait in their own insert, before they hold any key of the second step: no circle is possible.
+//! That holds for bookings that are copied as for those that are inserted. Tables are locked in that order too, flights
+//! first, also by a batch that has none.
 
 mod booking_rows;
 mod conclude;
