@@ -12,8 +12,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use lapin::uri::AMQPUri;
 use settings::setting;
 pub use settings::{SETTINGS, Setting};
+use sqlx::postgres::PgConnectOptions;
 
 /// The configuration of one process.
 #[derive(Debug, Clone)]
@@ -158,7 +160,7 @@ impl Config {
         Ok(Self {
             database_url: settings.database("DATABASE_URL")?,
             database_direct_url: settings.database("DATABASE_DIRECT_URL")?,
-            amqp_url: settings.secret("AMQP_URL", &["amqp://", "amqps://"])?,
+            amqp_url: settings.broker("AMQP_URL")?,
             http_addr: settings.parse("PAXFLOW_HTTP_ADDR")?,
             exchange: settings.name("PAXFLOW_EXCHANGE")?,
             queue: settings.name("PAXFLOW_QUEUE")?,
@@ -223,15 +225,21 @@ impl Config {
             .any(|production| name.eq_ignore_ascii_case(production))
     }
 
-    /// Parameters of the database's URLs that are not known, and ignored; each with its setting.
+    /// Parameters of the URLs that are not known, and ignored; each with its setting.
     pub fn ignored_parameters(&self) -> Vec<(&'static str, String)> {
+        use urls::{OF_A_BROKER, OF_A_DATABASE};
         let urls = [
-            ("DATABASE_URL", &self.database_url),
-            ("DATABASE_DIRECT_URL", &self.database_direct_url),
+            ("DATABASE_URL", &self.database_url, OF_A_DATABASE),
+            (
+                "DATABASE_DIRECT_URL",
+                &self.database_direct_url,
+                OF_A_DATABASE,
+            ),
+            ("AMQP_URL", &self.amqp_url, OF_A_BROKER),
         ];
-        let of_one = |(name, url): (_, &Option<Secret>)| {
+        let of_one = |(name, url, known): (_, &Option<Secret>, _)| {
             let url = url.as_ref().map_or("", Secret::expose);
-            let ignored = urls::ignored_parameters(url);
+            let ignored = urls::ignored_parameters(url, known);
             ignored
                 .map(move |parameter| (name, parameter.to_owned()))
                 .collect::<Vec<_>>()
@@ -268,6 +276,13 @@ fn wrong(name: &str, problem: &str) -> anyhow::Error {
     let Setting { form, default, .. } = setting(name);
     let default = if default.is_empty() { "none" } else { default };
     anyhow!("{name} {problem}: expected {form} (default: {default})")
+}
+
+fn refuse_parameter<U: FromStr>(name: &str, url: &Secret) -> Result<()> {
+    match urls::unreadable_parameter::<U>(url.expose()) {
+        Some(parameter) => Err(wrong(name, &format!("has a wrong value of {parameter}"))),
+        None => Ok(()),
+    }
 }
 
 struct Lookup<'a, F>(&'a F);
@@ -310,9 +325,18 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
             match url.expose().parse() {
                 Ok(options) => urls::check_certificates(name, &options)?,
                 Err(_) => {
+                    refuse_parameter::<PgConnectOptions>(name, url)?;
                     return Err(wrong(name, "cannot be read"));
                 }
             }
+        }
+        Ok(url)
+    }
+
+    fn broker(&self, name: &str) -> Result<Option<Secret>> {
+        let url = self.secret(name, &["amqp://", "amqps://"])?;
+        if let Some(url) = &url {
+            refuse_parameter::<AMQPUri>(name, url)?;
         }
         Ok(url)
     }
@@ -463,6 +487,23 @@ mod tests {
                 "{query}: {said}"
             );
             assert!(!said.contains("canary"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_cannot_be_read_is_named_and_not_its_value() {
+        for (name, url, parameter) in [
+            (
+                "DATABASE_URL",
+                "postgres://db/x?port=5432&sslmode=canary",
+                "sslmode",
+            ),
+            ("AMQP_URL", "amqp://mq/x?heartbeat=canary", "heartbeat"),
+        ] {
+            let error = config(&[(name, url)]).unwrap_err().to_string();
+            let expected = format!("{name} has a wrong value of {parameter}: expected ");
+            assert!(error.starts_with(&expected), "{error}");
+            assert!(!error.contains("canary"), "{error}");
         }
     }
 

@@ -1,12 +1,14 @@
 //! What can be wrong with a URL, told before anything is done with it. Nothing of it is repeated but the names of its
 //! parameters: it may hold a password.
 
+use std::str::FromStr;
+
 use anyhow::{Context, Result, bail};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
 /// What the driver takes from a database's URL besides `options[...]`: `options/parse.rs` of sqlx-postgres 0.9.
-const PARAMETERS: [&str; 18] = [
+pub(super) const OF_A_DATABASE: &[&str] = &[
     "sslmode",
     "ssl-mode",
     "sslrootcert",
@@ -27,6 +29,16 @@ const PARAMETERS: [&str; 18] = [
     "options",
 ];
 
+/// What amq-protocol-uri 10 takes from a broker's URL, and what we take ourselves.
+pub(super) const OF_A_BROKER: &[&str] = &[
+    "frame_max",
+    "channel_max",
+    "heartbeat",
+    "connection_timeout",
+    "auth_mechanism",
+    "cacertfile",
+];
+
 /// What nobody means by the URL of a server.
 pub(super) fn problem(url: &str) -> Option<&'static str> {
     let (_, after_scheme) = url.split_once("://")?;
@@ -42,14 +54,30 @@ pub(super) fn problem(url: &str) -> Option<&'static str> {
         .then_some("has a port that is no number up to 65535")
 }
 
-/// Names of parameters in the URL of a database that the driver has no use for.
-pub(super) fn ignored_parameters(url: &str) -> impl Iterator<Item = &str> {
+/// Names of parameters in a URL that are none of those `known`.
+pub(super) fn ignored_parameters<'u>(
+    url: &'u str,
+    known: &[&str],
+) -> impl Iterator<Item = &'u str> {
+    let names = pairs(url).filter_map(|pair| pair.split('=').next());
+    names.filter(|name| !name.is_empty() && !known.contains(name) && !name.starts_with("options["))
+}
+
+/// The parameter whose value is what makes a URL unreadable.
+pub(super) fn unreadable_parameter<U: FromStr>(url: &str) -> Option<&str> {
+    let (server, _) = url.split_once('?')?;
+    let is_read = |url: &str| url.parse::<U>().is_ok();
+    let mut unreadable = pairs(url).filter(|pair| !is_read(&format!("{server}?{pair}")));
+    if is_read(server) {
+        unreadable.next()?.split('=').next()
+    } else {
+        None
+    }
+}
+
+fn pairs(url: &str) -> impl Iterator<Item = &str> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
-    let query = query.split('#').next().unwrap_or_default();
-    let names = query.split('&').filter_map(|pair| pair.split('=').next());
-    names.filter(|name| {
-        !name.is_empty() && !PARAMETERS.contains(name) && !name.starts_with("options[")
-    })
+    query.split('#').next().unwrap_or_default().split('&')
 }
 
 /// Refuses certificates that would not be looked at, or cannot be: the one is no protection, the other
@@ -104,8 +132,14 @@ mod tests {
     #[test]
     fn parameters_that_are_ignored_are_named_and_not_their_values() {
         let url = "postgres://u:p@db/x?sslmode=require&sslmod=x&options[jit]=off&&channel_binding=require&a#b";
-        let ignored: Vec<_> = ignored_parameters(url).collect();
+        let ignored: Vec<_> = ignored_parameters(url, OF_A_DATABASE).collect();
         assert_eq!(ignored, ["sslmod", "channel_binding", "a"]);
-        assert_eq!(ignored_parameters("postgres://db/x").next(), None);
+        let url = "amqps://u:p@mq/x?heartbeat=5&cacertfil=/ca.pem";
+        let ignored: Vec<_> = ignored_parameters(url, OF_A_BROKER).collect();
+        assert_eq!(ignored, ["cacertfil"]);
+        assert_eq!(
+            ignored_parameters("postgres://db/x", OF_A_DATABASE).next(),
+            None
+        );
     }
 }
