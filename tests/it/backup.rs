@@ -311,7 +311,9 @@ async fn a_backup_that_fails_leaves_nothing_and_says_why() {
     let schemaless = empty().await;
     let mut away = source.place.clone();
     away.database_url = "postgres://paxflow:canary-secret@127.0.0.1:1/market".to_owned();
+    let pipe = PathBuf::from("-");
     let cases = [
+        (&source.place, &pipe, "name a file"),
         (&source.place, &nowhere, "No such file"),
         (&place(&schemaless), &file, "no paxflow schema"),
         (&away, &file, "127.0.0.1:1/market"),

@@ -45,6 +45,10 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         !file.is_dir(),
         "{path} is a directory: name a file to write"
     );
+    ensure!(
+        file != Path::new("-"),
+        "a backup is read back once it is written, which a pipe cannot be: name a file to write (./- is one)"
+    );
     let options = db::options(config.direct_url()?, "backup")?;
     let address = db::address(&options);
     let partial = Partial::create(file)?;
