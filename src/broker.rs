@@ -1,4 +1,4 @@
-//! The broker: the only module that knows AMQP.
+//! The broker: the only module that speaks AMQP.
 
 mod connect;
 mod inspect;

@@ -9,7 +9,7 @@ use lapin::{Connection, ConnectionProperties, ErrorKind};
 use percent_encoding::percent_decode_str;
 
 use super::{BrokerError, sockets};
-use crate::config::Secret;
+use crate::config::{Secret, unreadable_parameter};
 
 /// A peer that accepts a connection and says nothing would hold us for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,13 +18,7 @@ const HEARTBEAT_SECS: u16 = 10;
 
 /// Opens a connection. Its name tells operators what it is for.
 pub(super) async fn connect(url: &Secret, purpose: &str) -> Result<Connection, BrokerError> {
-    let mut uri = parse(url).ok_or_else(|| {
-        BrokerError::Refused(
-            "AMQP_URL cannot be read: expected amqp://user:password@host:5672/vhost, with / ? # @ % in a password written \
-             %2F %3F %23 %40 %25"
-                .to_owned(),
-        )
-    })?;
+    let mut uri = parse(url).ok_or_else(|| BrokerError::Refused(unreadable(url)))?;
     if uri.vhost.is_empty() {
         return Err(BrokerError::Refused(
             "AMQP_URL names an empty vhost: leave the slash at its end out, or write /%2f, for the default one".to_owned(),
@@ -59,6 +53,16 @@ fn parse(url: &Secret) -> Option<AMQPUri> {
         uri.authority.host = address.to_owned();
     }
     Some(uri)
+}
+
+/// What is wrong with a URL that cannot be read, without anything of it but the name of a parameter.
+fn unreadable(url: &Secret) -> String {
+    match unreadable_parameter::<AMQPUri>(url.expose()) {
+        Some(parameter) => format!("AMQP_URL has a wrong value of {parameter}"),
+        None => "AMQP_URL cannot be read: expected amqp://user:password@host:5672/vhost, with / ? # @ % in a password written \
+                 %2F %3F %23 %40 %25"
+            .to_owned(),
+    }
 }
 
 /// Over TLS the library wants the system's CAs, also where the URL names another. What cannot be read before
@@ -147,6 +151,14 @@ mod tests {
             let url = Secret::new(format!("{scheme}://joe:canary-password@{rest}"));
             prop_assert!(!address(&url).contains("canary"), "{}", address(&url));
         }
+    }
+
+    #[test]
+    fn a_parameter_that_cannot_be_read_is_named_and_not_its_value() {
+        let said = |url| unreadable(&Secret::new(url));
+        let heartbeat = "amqp://u:p@mq/x?frame_max=4096&heartbeat=canary";
+        assert_eq!(said(heartbeat), "AMQP_URL has a wrong value of heartbeat");
+        assert!(said("amqp://u:%zz@mq/x?heartbeat=5").starts_with("AMQP_URL cannot be read: "));
     }
 
     #[test]

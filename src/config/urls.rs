@@ -64,7 +64,7 @@ pub(super) fn ignored_parameters<'u>(
 }
 
 /// The parameter whose value is what makes a URL unreadable.
-pub(super) fn unreadable_parameter<U: FromStr>(url: &str) -> Option<&str> {
+pub(crate) fn unreadable_parameter<U: FromStr>(url: &str) -> Option<&str> {
     let (server, _) = url.split_once('?')?;
     let is_read = |url: &str| url.parse::<U>().is_ok();
     let mut unreadable = pairs(url).filter(|pair| !is_read(&format!("{server}?{pair}")));
