@@ -114,7 +114,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "PAXFLOW_ENV",
         form: "name such as development or production",
         default: "development",
-        meaning: "Where this runs; production refuses what destroys data.",
+        meaning: "Where this runs; production refuses what destroys data, and sample data.",
     },
 ];
 

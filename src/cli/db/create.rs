@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     #[arg(short, long)]
     message: String,
     /// Write the statements that lead to DIR/schema.sql: compares it with what the revisions build, in two
-    /// scratch databases on the server of DATABASE_URL
+    /// scratch databases on the server of DATABASE_DIRECT_URL, or else DATABASE_URL
     #[arg(long)]
     autogenerate: bool,
 }

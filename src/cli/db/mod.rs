@@ -48,7 +48,8 @@ pub(super) enum Command {
     /// Restore a backup into an empty database, then verify it
     #[command(
         after_help = "One transaction: it happens as a whole or not at all. Rows are counted, an older schema is upgraded, \
-        and MarketData is compared with its recompute: exit 0 if it is exact, 1 if not.\n\n\
+        and MarketData is compared with its recompute: exit 0 if it is exact, 1 if not. It goes to DATABASE_DIRECT_URL \
+        where that is set, and not to DATABASE_URL.\n\n\
         Example:\n  DATABASE_URL=postgres://paxflow@db/fresh paxflow db restore market-2026-08-01.dump"
     )]
     Restore(restore::Arguments),
