@@ -17,6 +17,7 @@ use tokio::process::Command;
 
 use crate::events::{booking, flight};
 use crate::process::{Place, generated, output, place, ran, until};
+use crate::running::signal;
 use crate::support::{Database, assert_exact, assert_same_rows, dump, execute};
 
 const PASSENGER: &str = "Canary Passenger";
@@ -324,6 +325,28 @@ async fn a_backup_that_fails_leaves_nothing_and_says_why() {
         assert_one_line(&err);
         assert!(err.contains(expected), "{err}");
         assert_eq!(fs::read_dir(source.directory.path()).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_is_interrupted_leaves_nothing() {
+    let mut source = Source::filled().await;
+    let file = source.file("market.dump");
+    for name in ["INT", "TERM"] {
+        let mut locking = lock(&source.place, "ACCESS EXCLUSIVE").await;
+        let mut command = source.place.paxflow(&["db", "backup", text(&file)]);
+        let stopped = command.stderr(Stdio::piped()).spawn().unwrap();
+        blocked(&mut source.connection, "backup", 2).await;
+        assert!(source.file("market.dump.partial").exists());
+        signal(stopped.id().unwrap(), name);
+        let ended = stopped.wait_with_output().await.unwrap();
+        let err = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{err}");
+        assert!(err.contains("interrupted"), "{err}");
+        assert_eq!(fs::read_dir(source.directory.path()).unwrap().count(), 0);
+        // A session that waits for a lock does not see that its client has gone.
+        execute(&mut locking, "ROLLBACK").await;
+        gone(&mut source.connection, "backup").await;
     }
 }
 

@@ -38,6 +38,10 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     let Arguments { file, force, json } = arguments;
     let path = file.display();
     ensure!(
+        file != Path::new("-"),
+        "a backup is read back once it is written, which a pipe cannot be: name a file to write (./- is one)"
+    );
+    ensure!(
         *force || !file.exists(),
         "{path} is there already: choose another name, or replace it with --force"
     );
@@ -45,19 +49,20 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         !file.is_dir(),
         "{path} is a directory: name a file to write"
     );
-    ensure!(
-        file != Path::new("-"),
-        "a backup is read back once it is written, which a pipe cannot be: name a file to write (./- is one)"
-    );
     let options = db::options(config.direct_url()?, "backup")?;
     let address = db::address(&options);
+    let interrupted = super::interrupted()?;
     let partial = Partial::create(file)?;
     let written = async {
         let snapshot = write(&Server::look(options).await?, &partial).await?;
         partial.complete(file)?;
         anyhow::Ok(snapshot)
     };
-    let snapshot = match written.await {
+    let written = tokio::select! {
+        written = written => written,
+        () = interrupted => Err(anyhow!("interrupted")),
+    };
+    let snapshot = match written {
         Ok(snapshot) => snapshot,
         Err(error) => {
             fs::remove_file(&partial.path).ok();

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::say;
 use crate::config::Config;
@@ -38,7 +37,9 @@ pub(super) async fn run(arguments: &Arguments, dir: &Path, config: &Config) -> R
         let desired = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read the desired schema {}", path.display()))?;
         let server = db::options(config.direct_url()?, "autogenerate")?;
-        let Some(change) = autogenerate(&server, &desired, &migrator, interrupted()?).await? else {
+        let Some(change) =
+            autogenerate(&server, &desired, &migrator, super::interrupted()?).await?
+        else {
             say!(
                 "nothing to do: the revisions build what {} says",
                 path.display()
@@ -65,18 +66,6 @@ pub(super) async fn run(arguments: &Arguments, dir: &Path, config: &Config) -> R
         say!("wrote {}", path.display());
     }
     Ok(())
-}
-
-/// SIGINT or SIGTERM, from this call on: they no longer end the process by themselves.
-fn interrupted() -> Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }
 
 /// Writes a file that must not be there yet.

@@ -11,8 +11,9 @@ mod status;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Subcommand;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::confirm;
 use crate::config::Config;
@@ -66,4 +67,16 @@ pub(super) async fn run(command: &Command, config: &Config) -> Result<ExitCode> 
         Command::Backup(arguments) => backup::run(arguments, config).await,
         Command::Restore(arguments) => restore::run(arguments, config).await,
     }
+}
+
+/// SIGINT or SIGTERM, from this call on: they no longer end the process by themselves.
+fn interrupted() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
