@@ -20,7 +20,7 @@ use crate::tls;
 
 use connect::connect;
 
-pub use connect::address;
+pub use connect::{address, check_url};
 pub use inspect::{Argument, Inspection, Object, Standing, inspect};
 pub use publisher::{Publisher, Unconfirmed};
 pub use subscription::Subscription;

@@ -272,7 +272,7 @@ fn missing(name: &str) -> anyhow::Error {
 }
 
 /// What is wrong with a value, without the value: it may be a secret in the wrong place.
-fn wrong(name: &str, problem: &str) -> anyhow::Error {
+pub(crate) fn wrong(name: &str, problem: &str) -> anyhow::Error {
     let Setting { form, default, .. } = setting(name);
     let default = if default.is_empty() { "none" } else { default };
     anyhow!("{name} {problem}: expected {form} (default: {default})")
@@ -334,6 +334,10 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
         let value = match ((self.0)(name), (self.0)(&file_name)) {
             (Some(_), Some(_)) => bail!("{name} and {file_name} are both set: set one of them"),
             (Some(value), None) => value,
+            // Told without it, since it may hold a password.
+            (None, Some(path)) if path.contains("://") => {
+                bail!("{file_name} holds a URL: it is to name a file, and a URL is set as {name}")
+            }
             (None, Some(path)) => std::fs::read_to_string(&path)
                 .with_context(|| format!("{file_name}: cannot read {path}"))?
                 .trim()
@@ -513,5 +517,18 @@ mod tests {
             "amqp://u:p@h:5672/%2f"
         );
         assert!(config(&both).unwrap_err().to_string().contains("both set"));
+    }
+
+    #[test]
+    fn a_url_in_place_of_a_file_is_not_told() {
+        for name in ["DATABASE_URL", "DATABASE_DIRECT_URL", "AMQP_URL"] {
+            let name = format!("{name}_FILE");
+            let error = config(&[(&name, "postgres://joe:canary@db/x")]).unwrap_err();
+            let said = format!("{error:#}");
+            assert!(
+                said.starts_with(&name) && !said.contains("canary"),
+                "{said}"
+            );
+        }
     }
 }

@@ -9,7 +9,7 @@ use lapin::{Connection, ConnectionProperties, ErrorKind};
 use percent_encoding::percent_decode_str;
 
 use super::{BrokerError, sockets};
-use crate::config::{Secret, unreadable_parameter};
+use crate::config::{Secret, unreadable_parameter, wrong};
 
 /// A peer that accepts a connection and says nothing would hold us for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,14 +18,8 @@ const HEARTBEAT_SECS: u16 = 10;
 
 /// Opens a connection. Its name tells operators what it is for.
 pub(super) async fn connect(url: &Secret, purpose: &str) -> Result<Connection, BrokerError> {
-    let mut uri = parse(url).ok_or_else(|| BrokerError::Refused(unreadable(url)))?;
-    if uri.vhost.is_empty() {
-        return Err(BrokerError::Refused(
-            "AMQP_URL names an empty vhost: leave the slash at its end out, or write /%2f, for the default one".to_owned(),
-        ));
-    }
+    let (mut uri, trusted) = read(url)?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
-    let trusted = trusted(url, &uri)?;
     let scheme = uri.scheme.clone();
     let properties =
         ConnectionProperties::default().with_connection_name(format!("paxflow {purpose}").into());
@@ -43,7 +37,27 @@ pub(super) async fn connect(url: &Secret, purpose: &str) -> Result<Connection, B
     }
 }
 
-/// Reads the URL. Its parser drops an IPv6 address, which would lead to localhost.
+/// Tells what is wrong with a broker's URL, and with the file of the CA that it names, without asking the broker.
+///
+/// # Errors
+/// [`BrokerError::Refused`] with what to correct.
+pub fn check_url(url: &Secret) -> Result<(), BrokerError> {
+    read(url).map(|_| ())
+}
+
+/// Where the URL leads, and whom to trust there.
+fn read(url: &Secret) -> Result<(AMQPUri, OwnedTLSConfig), BrokerError> {
+    let uri = parse(url).ok_or_else(|| BrokerError::Refused(unreadable(url)))?;
+    if uri.vhost.is_empty() {
+        return Err(BrokerError::Refused(
+            "AMQP_URL names an empty vhost: leave the slash at its end out, or write /%2f, for the default one".to_owned(),
+        ));
+    }
+    let trusted = trusted(url, &uri)?;
+    Ok((uri, trusted))
+}
+
+/// Parses the URL. The library's parser drops an IPv6 address, which would lead to localhost.
 fn parse(url: &Secret) -> Option<AMQPUri> {
     let mut uri: AMQPUri = url.expose().parse().ok()?;
     let (_, rest) = url.expose().split_once("://")?;
@@ -57,12 +71,11 @@ fn parse(url: &Secret) -> Option<AMQPUri> {
 
 /// What is wrong with a URL that cannot be read, without anything of it but the name of a parameter.
 fn unreadable(url: &Secret) -> String {
-    match unreadable_parameter::<AMQPUri>(url.expose()) {
-        Some(parameter) => format!("AMQP_URL has a wrong value of {parameter}"),
-        None => "AMQP_URL cannot be read: expected amqp://user:password@host:5672/vhost, with / ? # @ % in a password written \
-                 %2F %3F %23 %40 %25"
-            .to_owned(),
-    }
+    let problem = match unreadable_parameter::<AMQPUri>(url.expose()) {
+        Some(parameter) => format!("has a wrong value of {parameter}"),
+        None => "cannot be read (write / ? # @ % in a password %2F %3F %23 %40 %25)".to_owned(),
+    };
+    wrong("AMQP_URL", &problem).to_string()
 }
 
 /// Over TLS the library wants the system's CAs, also where the URL names another. What cannot be read before
@@ -157,8 +170,13 @@ mod tests {
     fn a_parameter_that_cannot_be_read_is_named_and_not_its_value() {
         let said = |url| unreadable(&Secret::new(url));
         let heartbeat = "amqp://u:p@mq/x?frame_max=4096&heartbeat=canary";
-        assert_eq!(said(heartbeat), "AMQP_URL has a wrong value of heartbeat");
-        assert!(said("amqp://u:%zz@mq/x?heartbeat=5").starts_with("AMQP_URL cannot be read: "));
+        assert_eq!(
+            said(heartbeat),
+            "AMQP_URL has a wrong value of heartbeat: expected amqp://user:password@host:5672/vhost (default: none)"
+        );
+        assert!(
+            said("amqp://u:%zz@mq/x?heartbeat=5").starts_with("AMQP_URL cannot be read (write / ")
+        );
     }
 
     #[test]

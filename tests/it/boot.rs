@@ -167,12 +167,27 @@ async fn a_queue_with_another_kind_of_consumers_names_the_setting() {
     doctor.env("PAXFLOW_CONSUMER", "active");
     let (_, out, _) = ran(doctor).await;
     assert!(out.contains("remedy: set PAXFLOW_CONSUMER"), "{out}");
-    let nowhere = Place {
-        amqp_url: servers().amqp_url.replace("/%2f", "/"),
-        ..place
-    };
-    let (_, said) = fails(nowhere.paxflow(&["run"])).await;
-    assert!(said.contains("names an empty vhost"), "{said}");
+    // At once, and not when the database has come up.
+    for (of_the_url, wrong, expected) in [
+        ("/%2f", "/", "names an empty vhost"),
+        (
+            "/%2f",
+            "/%2f?heartbeat=canary",
+            "a wrong value of heartbeat: expected amqp://",
+        ),
+        ("/%2f", "/%2f?cacertfile=/nowhere", "asks for no TLS"),
+    ] {
+        let nowhere = Place {
+            database_url: "postgres://paxflow@127.0.0.1:1/nowhere".to_owned(),
+            amqp_url: servers().amqp_url.replace(of_the_url, wrong),
+            ..place.clone()
+        };
+        let (_, said) = fails(nowhere.paxflow(&["run"])).await;
+        assert!(
+            said.contains(expected) && !said.contains("canary"),
+            "{said}"
+        );
+    }
 }
 
 #[tokio::test]
