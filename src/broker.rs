@@ -63,6 +63,13 @@ impl From<lapin::Error> for BrokerError {
                 "a message cannot be read: its routing key, a property or the name of a header is not UTF-8",
             ),
             ErrorKind::ProtocolError(problem) => match problem.kind() {
+                // "connection limit (N) is reached", of a user, a virtual host or a node: one of them ends some time, also
+                // our own of before, which the broker takes for alive until its heartbeats are missed.
+                AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
+                    if problem.get_message().as_str().contains("connection limit") =>
+                {
+                    Self::Lost(error.to_string())
+                }
                 AMQPErrorKind::Soft(
                     AMQPSoftError::ACCESSREFUSED | AMQPSoftError::PRECONDITIONFAILED,
                 )

@@ -45,6 +45,38 @@ async fn assert_goes_on(rig: &mut Rig, worker: &Worker) {
     rig.assert_goes_on(worker, over, before).await;
 }
 
+/// Its own connection of before may be one of those that the broker still counts.
+#[tokio::test]
+async fn a_limit_of_connections_is_waited_out() {
+    for seed in seeds(1) {
+        let mut rig = Rig::private(seed).await;
+        let worker = Worker::start(small_batches(&rig.place)).await;
+        worker.ready().await;
+        let none = r#"{"max-connections": 0}"#;
+        let (user, max) = ("paxflow", "max-connections");
+        for (limit, end) in [
+            (&["set_vhost_limits", none][..], &["clear_vhost_limits"][..]),
+            (
+                &["set_user_limits", user, none],
+                &["clear_user_limits", user, max],
+            ),
+        ] {
+            rig.hang_up();
+            control(&mut rig, limit).await;
+            control(&mut rig, &["close_all_connections", "fault"]).await;
+            until("it tells the limit", async || {
+                let (_, reason) = worker.get("/readyz").await;
+                reason.contains("connection limit").then_some(())
+            })
+            .await;
+            control(&mut rig, end).await;
+            assert_goes_on(&mut rig, &worker).await;
+        }
+        worker.stop().await;
+        rig.finish().await;
+    }
+}
+
 #[tokio::test]
 async fn whatever_the_broker_ends_is_begun_again() {
     for seed in seeds(1) {
