@@ -120,7 +120,7 @@ pub async fn queue_state(url: &Secret, queue: &str) -> Result<Option<QueueState>
         Err(error) if is_not_found(&error) => None,
         Err(error) => return Err(error.into()),
     };
-    connection.close(200, "done".into()).await.ok();
+    close(&connection).await;
     Ok(state)
 }
 
@@ -148,5 +148,10 @@ async fn answered<T>(
     question: impl Future<Output = Result<T, BrokerError>>,
 ) -> Result<T, BrokerError> {
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, question).await;
-    answer.unwrap_or_else(|_| Err(BrokerError::Lost("no answer".to_owned())))
+    answer.unwrap_or_else(|_| {
+        let seconds = ANSWER_TIMEOUT.as_secs();
+        Err(BrokerError::Lost(format!(
+            "the broker gave no answer within {seconds} s"
+        )))
+    })
 }

@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Connection, ExchangeKind};
 
 use super::topology::{Topology, durable_exchange};
-use super::{BrokerError, GOODBYE_TIMEOUT, QueueState, connect, is_not_found, queue_state};
+use super::{BrokerError, QueueState, close, connect, is_not_found, queue_state};
 use crate::config::Secret;
 
 /// A broker that does not confirm a message for so long takes none.
@@ -93,7 +93,7 @@ pub async fn inspect(url: &Secret, topology: &Topology) -> Result<Inspection, Br
         });
     }
     let heartbeat_secs = connection.configuration().heartbeat();
-    connection.close(200, "done".into()).await.ok();
+    close(&connection).await;
     Ok(Inspection {
         heartbeat_secs,
         takes_messages: takes_messages(url).await?,
@@ -250,8 +250,7 @@ async fn takes_messages(url: &Secret) -> Result<bool, BrokerError> {
     };
     // An error is an answer too: a worker need not be allowed to publish.
     let answered = tokio::time::timeout(CONFIRM_TIMEOUT, two_confirmed).await;
-    let goodbye = connection.close(200, "done".into());
-    tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.ok();
+    close(&connection).await;
     Ok(answered.is_ok())
 }
 

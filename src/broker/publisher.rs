@@ -4,9 +4,9 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 
-use super::BrokerError;
 use super::connect::connect;
 use super::topology::Topology;
+use super::{BrokerError, answered, close};
 use crate::config::Secret;
 use crate::event::CONTENT_TYPE;
 
@@ -27,11 +27,15 @@ impl Publisher {
     /// If the broker is away or refuses us.
     pub async fn open(url: &Secret, topology: &Topology) -> Result<Self, BrokerError> {
         let connection = connect(url, "publisher").await?;
-        let channel = connection.create_channel().await?;
-        topology.declare(&channel).await?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await?;
+        let channel = answered(async {
+            let channel = connection.create_channel().await?;
+            topology.declare(&channel).await?;
+            channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await?;
+            Ok(channel)
+        })
+        .await?;
         Ok(Self {
             connection,
             channel,
@@ -68,9 +72,9 @@ impl Publisher {
         Ok(Unconfirmed(confirm))
     }
 
-    /// Closes the connection.
+    /// Closes the connection, without waiting long for a broker that reads nothing more from it.
     pub async fn close(self) {
-        self.connection.close(200, "done".into()).await.ok();
+        close(&self.connection).await;
     }
 }
 

@@ -180,7 +180,10 @@ impl Subscription {
     pub async fn cancel(&self) -> Result<(), BrokerError> {
         match tokio::time::timeout(GOODBYE_TIMEOUT, self.end_consumer()).await {
             Ok(ended) => Ok(ended?),
-            Err(_) => Err(BrokerError::Lost("no answer".to_owned())),
+            Err(_) => Err(BrokerError::Lost(format!(
+                "the broker did not end the consumer within {} s",
+                GOODBYE_TIMEOUT.as_secs()
+            ))),
         }
     }
 
