@@ -157,9 +157,9 @@ pub async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     }
 }
 
-/// From PostgreSQL 14 on: a server that is at a long statement, or waits for a lock, for somebody who has gone notices it
-/// within a second. Where it cannot, the statement runs to its end.
-async fn notice_the_end(connection: &mut PgConnection) {
+/// Has the server look once a second whether its client is still there while it is at a long statement, or waits for a lock. Before
+/// PostgreSQL 14 it cannot, and the statement of who has gone runs to its end.
+async fn detect_lost_client(connection: &mut PgConnection) {
     let notice = "SELECT set_config(name, '1s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'";
     sqlx::raw_sql(notice).execute(connection).await.ok();
 }

@@ -3,9 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use sqlx::Row;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
+use sqlx::{Connection, Row};
 
 use super::nodelay;
 use crate::config::{PoolConfig, Pooler};
@@ -15,6 +15,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A database that does not answer the least question for so long is away: a lost network path sends
 /// no reset.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the pool's server is asked why no connection to it could be made.
+const CAUSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a connection is handed on before it is returned, so that the pool can replace it, and give it to who else waits.
 const LEASE_MAX: Duration = Duration::from_secs(1);
@@ -55,7 +58,7 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
             Box::pin(async move {
                 // Whoever gives up on a batch must not leave a session behind that waits on. A pooler's sessions are not ours.
                 if config.pooler == Pooler::None {
-                    super::notice_the_end(connection).await;
+                    super::detect_lost_client(connection).await;
                 }
                 Ok(())
             })
@@ -76,6 +79,20 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
     pool
 }
 
+/// Takes a connection of the pool. The driver tries again until the time is over, and keeps to itself what was in its way: the server
+/// is asked for that.
+async fn acquire(pool: &PgPool) -> sqlx::Result<PoolConnection<Postgres>> {
+    let timed_out = match pool.acquire().await {
+        Err(error @ sqlx::Error::PoolTimedOut) => error,
+        acquired => return acquired,
+    };
+    let asked = async { super::connect(&pool.connect_options()).await?.close().await };
+    match tokio::time::timeout(CAUSE_TIMEOUT, asked).await {
+        Ok(Err(cause)) => Err(cause),
+        Ok(Ok(())) | Err(_) => Err(timed_out),
+    }
+}
+
 /// Whether it takes no writes, as a standby does. A statement that writes would wait for locks as well.
 const IS_READ_ONLY: &str = "SELECT current_setting('transaction_read_only')::boolean";
 
@@ -84,7 +101,7 @@ const IS_READ_ONLY: &str = "SELECT current_setting('transaction_read_only')::boo
 /// # Errors
 /// What it says, or that it says nothing.
 pub async fn answers(pool: &PgPool) -> sqlx::Result<()> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = acquire(pool).await?;
     // A simple statement, which a pooler lets through.
     let question = sqlx::raw_sql(IS_READ_ONLY).fetch_one(&mut *connection);
     let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, question).await else {
@@ -120,7 +137,7 @@ impl Lease {
         match handed_on.filter(|lease| lease.since.elapsed() < LEASE_MAX) {
             Some(lease) => Ok(lease),
             None => Ok(Self {
-                connection: pool.acquire().await?,
+                connection: acquire(pool).await?,
                 since: Instant::now(),
             }),
         }

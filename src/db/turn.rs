@@ -37,9 +37,10 @@ impl Turn {
     pub(super) async fn take(options: &PgConnectOptions, patience: Patience) -> Result<Self> {
         let mut connection = super::connect(options)
             .await
+            .map_err(super::explain)
             .context("cannot connect to change the schema")?;
         // Who has gone gives the turn to the next one.
-        super::notice_the_end(&mut connection).await;
+        super::detect_lost_client(&mut connection).await;
         let holders = Holders::of(&mut connection, options).await?;
         let mut turn = Self {
             connection,

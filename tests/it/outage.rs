@@ -46,6 +46,11 @@ async fn liveness_through_outages_of_the_database() {
         sandbox.postgres_stop(shutdown).await.unwrap();
         let reason = worker.unready().await;
         assert!(reason.starts_with("database: "), "{reason}");
+        crate::process::until("it tells why no connection can be made", async || {
+            let (_, reason) = worker.get("/readyz").await;
+            reason.contains("Connection refused").then_some(())
+        })
+        .await;
         feeding.await.unwrap();
         assert_eq!(worker.get("/livez").await.0, 200);
         sandbox.postgres_start().await.unwrap();

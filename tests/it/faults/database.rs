@@ -272,7 +272,14 @@ async fn too_many_connections_are_waited_out() {
         worker.ready().await;
         let none = format!("ALTER ROLE {role} CONNECTION LIMIT 0; {TERMINATE}");
         let enough = format!("ALTER ROLE {role} CONNECTION LIMIT -1");
-        assert_waits(&mut rig, &worker, &none, "\"reason\"", &enough).await;
+        assert_waits(
+            &mut rig,
+            &worker,
+            &none,
+            "too many connections for role",
+            &enough,
+        )
+        .await;
         worker.stop().await;
         drop_role(&rig, &role).await;
         rig.finish().await;
