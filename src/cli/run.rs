@@ -68,14 +68,12 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
-    let migrated = migrate(direct.as_ref(), &options, &health, &mut stop.clone())
-        .await
-        .with_context(|| {
-            let database = direct.as_ref().unwrap_or(&options);
-            let setting = config.direct_setting();
-            format!("database at {} ({setting})", db::address(database))
-        })?;
-    if !migrated {
+    let databases = Databases {
+        pooled: &options,
+        direct: direct.as_ref(),
+        direct_setting: config.direct_setting(),
+    };
+    if !migrate(&databases, &health, &mut stop.clone()).await? {
         info!("stopped before the schema was up to date");
         return Ok(ExitCode::SUCCESS);
     }
@@ -110,28 +108,45 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Brings the schema up to date, or sees that it is if nothing leads to PostgreSQL itself, and that the role may work on it,
-/// waiting for a database that is not there yet; `false` if told to stop meanwhile.
-async fn migrate(
-    direct: Option<&PgConnectOptions>,
-    pooled: &PgConnectOptions,
-    health: &Health,
-    stop: &mut Stop,
-) -> Result<bool> {
-    let options = direct.unwrap_or(pooled);
+/// Where a worker works.
+struct Databases<'a> {
+    /// Where its batches go.
+    pooled: &'a PgConnectOptions,
+    /// PostgreSQL itself, if anything leads there.
+    direct: Option<&'a PgConnectOptions>,
+    /// What leads there.
+    direct_setting: &'static str,
+}
+
+impl Databases<'_> {
+    /// Brings the schema up to date, or sees that it is if nothing leads to PostgreSQL itself, and that the role may work on it.
+    ///
+    /// # Errors
+    /// What is wrong, after where.
+    async fn migrate(&self) -> Result<(), (String, anyhow::Error)> {
+        let at = |options, setting| format!("{} ({setting})", db::address(options));
+        let of_batches = || at(self.pooled, "DATABASE_URL");
+        match self.direct {
+            Some(direct) => db::migrate::migrate(direct)
+                .await
+                .map_err(|error| (at(direct, self.direct_setting), error))?,
+            None => db::migrate::require_latest(self.pooled)
+                .await
+                .map_err(|error| (of_batches(), error))?,
+        }
+        let required = db::rights::require(self.pooled).await;
+        required.map_err(|error| (of_batches(), error))
+    }
+}
+
+/// Makes the databases ready, waiting for one that is not there yet; `false` if told to stop meanwhile.
+async fn migrate(databases: &Databases<'_>, health: &Health, stop: &mut Stop) -> Result<bool> {
     let mut backoff = Backoff::default();
     loop {
-        let migrated = async {
-            match direct {
-                Some(direct) => db::migrate::migrate(direct).await?,
-                None => db::migrate::require_latest(pooled).await?,
-            }
-            db::rights::require(pooled).await
-        };
-        let error = tokio::select! {
-            migrated = migrated => match migrated {
+        let (database, error) = tokio::select! {
+            migrated = databases.migrate() => match migrated {
                 Ok(()) => return Ok(true),
-                Err(error) => error,
+                Err(problem) => problem,
             },
             // Its connection goes with it, and a revision that is not done goes back as a whole.
             () = stop.requested() => return Ok(false),
@@ -140,12 +155,12 @@ async fn migrate(
             .chain()
             .find_map(|cause| cause.downcast_ref::<sqlx::Error>());
         if cause.map(fault_of) != Some(Fault::Transient) {
-            return Err(error);
+            return Err(error.context(format!("database at {database}")));
         }
         let reason = super::told(&error);
         let wait = backoff.next_wait();
         warn!(
-            database = db::address(options),
+            database,
             reason,
             retry_in_ms = wait.as_millis() as u64,
             "waiting for the database"
