@@ -51,9 +51,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         say!("{valid} valid, {} rejected", rejected.len());
     }
-    Ok(if rejected.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(super::exit_code(rejected.is_empty()))
 }

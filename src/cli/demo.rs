@@ -110,11 +110,7 @@ pub(super) async fn run(arguments: &Arguments, mut config: Config) -> Result<Exi
         sandbox.stop().await?;
         arguments.tell("The private servers are stopped and their data is removed.");
     }
-    Ok(if exact? {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(super::exit_code(exact?))
 }
 
 /// On given servers the sample events are there to stay, and another worker would take half of them.

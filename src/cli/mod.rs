@@ -20,6 +20,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use sqlx::postgres::PgConnection;
 use tracing::warn;
@@ -225,18 +226,36 @@ fn with_runtime(command: impl AsyncFnOnce(Config) -> Result<ExitCode>) -> Result
     ended
 }
 
+/// 0 where all is well, 1 where a command has found what is not.
+fn exit_code(is_good: bool) -> ExitCode {
+    if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// A time as it is shown to people.
+fn utc(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
 /// Connects a command to a database that has our schema.
 async fn database_with_schema(config: &Config, purpose: &str) -> Result<PgConnection> {
     let mut connection = database(config, purpose).await?;
-    let standing = revisions::standing(&mut connection, &MIGRATOR)
-        .await
-        .context("cannot read the schema revision")?;
+    require_schema(&mut connection).await?;
+    Ok(connection)
+}
+
+/// The revision of the schema, which is the latest that this program knows, or one of a later program.
+async fn require_schema(connection: &mut PgConnection) -> Result<i64> {
+    let standing = revisions::standing(connection, &MIGRATOR).await?;
     let (current, latest) = (standing.current_version(), revisions::latest(&MIGRATOR));
     ensure!(
         current >= latest,
         "the schema is at revision {current} and this program knows {latest}: see paxflow db status"
     );
-    Ok(connection)
+    Ok(current)
 }
 
 /// Connects a command to the database.

@@ -161,7 +161,11 @@ async fn list(
         .context("cannot read quarantined_events")?;
     let cut = match rows.first() {
         Some(newest) if newest.total > rows.len() as i64 => {
-            format!("{} of {}: --limit, --reason", rows.len(), newest.total)
+            format!(
+                "{} of {}: --limit shows more, --reason those of one kind",
+                rows.len(),
+                newest.total
+            )
         }
         _ => String::new(),
     };
@@ -186,7 +190,7 @@ async fn list(
             &row.reason,
             &row.path,
             &row.times_received.to_string(),
-            &seconds(row.last_received_at),
+            &super::utc(row.last_received_at),
         ]);
     }
     say!("{table}");
@@ -194,10 +198,6 @@ async fn list(
         say!("{cut}");
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn seconds(time: DateTime<Utc>) -> String {
-    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 #[derive(Debug, Serialize, FromRow)]
@@ -259,7 +259,7 @@ fn print(shown: &Shown) -> std::io::Result<()> {
     for (name, value) in [
         ("id", shown.id.to_string()),
         ("state", state),
-        ("since", seconds(shown.state_changed_at)),
+        ("since", super::utc(shown.state_changed_at)),
         ("reason", reason),
         ("where", shown.path.clone()),
         ("expected", shown.detail.clone()),
@@ -278,8 +278,8 @@ fn print(shown: &Shown) -> std::io::Result<()> {
                 times => format!("{times} times"),
             },
         ),
-        ("  first", seconds(shown.first_received_at)),
-        ("  last", seconds(shown.last_received_at)),
+        ("  first", super::utc(shown.first_received_at)),
+        ("  last", super::utc(shown.last_received_at)),
     ] {
         say!("{name:<13} {}", printable(&value));
     }
@@ -415,7 +415,7 @@ async fn replay(
     } else {
         print_outcome(&outcome)?;
     }
-    Ok(exit_code(
+    Ok(super::exit_code(
         outcome.rejected.is_empty() && outcome.unknown.is_empty(),
     ))
 }
@@ -424,6 +424,7 @@ fn print_outcome(outcome: &Outcome) -> std::io::Result<()> {
     for message in outcome.rejected.iter().take(SHOWN_MAX) {
         say!("{} stays: {}", message.id, message.rejected);
     }
+    say_more(outcome.rejected.len(), "messages")?;
     let counts = outcome.verdicts;
     say!(
         "{} passed ({} applied, {} duplicate, {} stale), {} still rejected, {} replayed before",
@@ -435,14 +436,6 @@ fn print_outcome(outcome: &Outcome) -> std::io::Result<()> {
         outcome.replayed_before.len()
     );
     Ok(())
-}
-
-fn exit_code(good: bool) -> ExitCode {
-    if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
 }
 
 async fn dry_run_of(connection: &mut PgConnection, ids: &[i64], json: bool) -> Result<ExitCode> {
@@ -461,7 +454,7 @@ async fn dry_run_of(connection: &mut PgConnection, ids: &[i64], json: bool) -> R
     } else {
         print_preview(&preview, left_out)?;
     }
-    Ok(exit_code(
+    Ok(super::exit_code(
         preview.rejected.is_empty() && preview.unknown.is_empty(),
     ))
 }
@@ -470,13 +463,11 @@ fn print_preview(preview: &Preview, left_out: usize) -> std::io::Result<()> {
     for message in preview.rejected.iter().take(SHOWN_MAX) {
         say!("{} would stay: {}", message.id, message.rejected);
     }
+    say_more(preview.rejected.len(), "messages")?;
     if !preview.cells.is_empty() {
         say!("{}", cells_table(&preview.cells));
     }
-    if preview.cells.len() > SHOWN_MAX {
-        let more = preview.cells.len() - SHOWN_MAX;
-        say!("and {more} more cells: --json lists them all");
-    }
+    say_more(preview.cells.len(), "cells")?;
     if left_out > 0 {
         say!("{left_out} left out: a dry run takes {DRY_RUN_MAX}");
     }
@@ -493,6 +484,14 @@ fn print_preview(preview: &Preview, left_out: usize) -> std::io::Result<()> {
         preview.replayed_before.len(),
         preview.cells.len()
     );
+    Ok(())
+}
+
+/// Tells how many of so many were not shown.
+fn say_more(all: usize, what: &str) -> std::io::Result<()> {
+    if let Some(more @ 1..) = all.checked_sub(SHOWN_MAX) {
+        say!("and {more} more {what}: --json lists them all");
+    }
     Ok(())
 }
 
@@ -537,7 +536,7 @@ async fn discard(connection: &mut PgConnection, ids: &[i64], why: &str) -> Resul
         complain(&problem);
     }
     say!("{} discarded", discarded.len());
-    Ok(exit_code(left.is_empty()))
+    Ok(super::exit_code(left.is_empty()))
 }
 
 async fn states(connection: &mut PgConnection, ids: &[i64]) -> Result<BTreeMap<i64, String>> {

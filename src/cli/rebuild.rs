@@ -49,9 +49,5 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         }
         say!("{}", summary(&report));
     }
-    Ok(if report.is_exact() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(super::exit_code(report.is_exact()))
 }

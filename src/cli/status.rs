@@ -86,14 +86,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
 }
 
 async fn look(connection: &mut PgConnection, config: &Config) -> Result<Status> {
-    let standing = revisions::standing(connection, &MIGRATOR)
-        .await
-        .context("cannot read the schema revision")?;
-    let (current, latest) = (standing.current_version(), revisions::latest(&MIGRATOR));
-    anyhow::ensure!(
-        current == latest,
-        "the schema is at revision {current} and this program knows {latest}: see paxflow db status"
-    );
+    let schema_revision = super::require_schema(connection).await?;
     let before = workers(connection).await?;
     tokio::time::sleep(RATE_OVER).await;
     let workers = workers(connection).await?;
@@ -104,8 +97,8 @@ async fn look(connection: &mut PgConnection, config: &Config) -> Result<Status> 
         ORDER BY started_at DESC
         LIMIT 1";
     Ok(Status {
-        schema_revision: current,
-        latest_revision: latest,
+        schema_revision,
+        latest_revision: revisions::latest(&MIGRATOR),
         queue: queue(config).await?,
         events_per_second: (workers.received - before.received) as f64 / RATE_OVER.as_secs_f64(),
         workers,
@@ -194,9 +187,9 @@ fn ago(then: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {
         return "never".to_owned();
     };
     let seconds = (now - then).num_seconds();
-    let time = then.format("%Y-%m-%d %H:%M:%S UTC");
+    let time = super::utc(then);
     match seconds {
-        ..0 => time.to_string(),
+        ..0 => time,
         0..120 => format!("{time} ({seconds} s ago)"),
         120..7200 => format!("{time} ({} min ago)", seconds / 60),
         7200..172_800 => format!("{time} ({} h ago)", seconds / 3600),

@@ -30,7 +30,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     if arguments.repair && !report.is_exact() {
         if !arguments.json {
             // Whoever reads may have had enough; the repair and the exit code are what counts.
-            show(&report, repaired).ok();
+            show(&report, repaired, "").ok();
         }
         repaired = audit::repair(&mut connection)
             .await
@@ -41,7 +41,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
             .context("cannot verify the repair")?;
     }
     if let Err(error) = audit::record(&mut connection, &report, repaired).await {
-        let problem = format_args!("the result could not be recorded: {error}");
+        let reason = crate::db::told(&error);
+        let problem = format_args!("the result could not be recorded: {reason}");
         writeln!(std::io::stderr(), "paxflow: {problem}").ok();
     }
     if arguments.json {
@@ -51,16 +52,13 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         value["mended"] = json!(mended);
         say!("{value}");
     } else {
-        show(&report, repaired).ok();
+        show(&report, repaired, ": --repair rebuilds them all").ok();
     }
-    Ok(if report.is_exact() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(super::exit_code(report.is_exact()))
 }
 
-fn show(report: &Report, repaired: i64) -> std::io::Result<()> {
+/// `remedy` follows how many rows more there are than are listed.
+fn show(report: &Report, repaired: i64, remedy: &str) -> std::io::Result<()> {
     if repaired > 0 {
         say!("rebuilt {repaired} stored rows");
     }
@@ -74,7 +72,7 @@ fn show(report: &Report, repaired: i64) -> std::io::Result<()> {
         .collect();
     let more = report.rows_different - listed.len() as i64;
     if more > 0 {
-        say!("and {more} rows more: --repair rebuilds them all");
+        say!("and {more} rows more{remedy}");
     }
     say!("{}", summary(report));
     Ok(())
@@ -82,7 +80,7 @@ fn show(report: &Report, repaired: i64) -> std::io::Result<()> {
 
 /// The answer in one line.
 pub(super) fn summary(report: &Report) -> String {
-    let at = report.snapshot_at.format("%Y-%m-%d %H:%M:%S UTC");
+    let at = super::utc(report.snapshot_at);
     if report.is_exact() {
         format!(
             "exact: {} rows are what the bookings and flights of {at} add up to",

@@ -64,7 +64,7 @@ impl Server {
     /// # Errors
     /// If it does not answer, no programs fit it, or our tables are not those in schema `public`.
     pub async fn look(options: PgConnectOptions) -> Result<Self> {
-        let mut connection = super::connect(&options).await?;
+        let mut connection = super::connect(&options).await.map_err(super::explain)?;
         let version = "SELECT current_setting('server_version_num')::integer / 10000";
         let major: i32 = sqlx::query_scalar(version)
             .fetch_one(&mut connection)

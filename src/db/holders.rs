@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,7 +32,11 @@ impl Holders {
         let options = options.clone();
         let looking = tokio::spawn(async move {
             if let Err(error) = look(pid, &options, &sender).await {
-                warn!(reason = %error, "cannot tell who holds the lock that a migration may wait for");
+                let reason = super::told(&error);
+                warn!(
+                    reason,
+                    "cannot tell who holds the lock that a migration may wait for"
+                );
             }
         });
         Ok(Self { looking, seen })
@@ -57,7 +60,7 @@ async fn look(
     seen: &watch::Sender<Option<String>>,
 ) -> sqlx::Result<()> {
     tokio::time::sleep(LOOK_EVERY).await;
-    let mut connection = PgConnection::connect_with(options).await?;
+    let mut connection = super::connect(options).await?;
     loop {
         let holders: Option<String> = sqlx::query_scalar(include_str!("holders.sql"))
             .bind(pid)

@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
 use tracing::info;
 
-use super::revisions::{self, Standing, down, file_name, latest, ups};
+use super::revisions::{Standing, down, file_name, latest, standing, ups};
 use super::sqlstate::LOCK_NOT_AVAILABLE;
 use super::statements::{Statement, split};
 use super::turn::{Patience, Turn};
@@ -92,7 +92,7 @@ pub async fn upgrade(
     let applied = migrator.run_to(target, &mut turn.connection).await;
     if let Err(error) = applied {
         if is_refused(&error) {
-            return Err(not_the_owner(&standing));
+            return Err(not_the_owner(&standing, migrator));
         }
         return Err(explain(turn, error, ups(migrator)).await);
     }
@@ -148,12 +148,6 @@ pub async fn downgrade(
     Ok(())
 }
 
-async fn standing(connection: &mut PgConnection, migrator: &Migrator) -> Result<Standing> {
-    revisions::standing(connection, migrator)
-        .await
-        .context("cannot read the schema revision")
-}
-
 /// Waits for its turn and looks where the database stands by then.
 async fn start(
     options: &PgConnectOptions,
@@ -170,11 +164,11 @@ fn is_refused(error: &MigrateError) -> bool {
     sqlstate(error).as_deref() == Some(INSUFFICIENT_PRIVILEGE)
 }
 
-fn not_the_owner(before: &Standing) -> anyhow::Error {
+fn not_the_owner(before: &Standing, migrator: &Migrator) -> anyhow::Error {
     let problem = if before.in_sync() {
         "the airports of this version are not loaded, and this role may not load them".to_owned()
     } else {
-        let (current, latest) = (before.current_version(), latest(&MIGRATOR));
+        let (current, latest) = (before.current_version(), latest(migrator));
         format!("the schema is at revision {current} of {latest}, and this role may not change it")
     };
     anyhow!("{problem}: run `paxflow db migrate upgrade` as a member of paxflow_owner")

@@ -59,10 +59,14 @@ struct Applied {
 ///
 /// # Errors
 /// What the database says.
-pub async fn standing(
-    connection: &mut PgConnection,
-    migrator: &Migrator,
-) -> sqlx::Result<Standing> {
+pub async fn standing(connection: &mut PgConnection, migrator: &Migrator) -> Result<Standing> {
+    let applied = applied(connection)
+        .await
+        .context("cannot read the schema revision")?;
+    Ok(compare(applied, migrator))
+}
+
+async fn applied(connection: &mut PgConnection) -> sqlx::Result<BTreeMap<i64, Applied>> {
     let mut applied = BTreeMap::new();
     // Simple statements, which a pooler lets through.
     let table = sqlx::raw_sql("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
@@ -79,7 +83,7 @@ pub async fn standing(
             applied.insert(row.version, row);
         }
     }
-    Ok(compare(applied, migrator))
+    Ok(applied)
 }
 
 fn compare(mut applied: BTreeMap<i64, Applied>, migrator: &Migrator) -> Standing {

@@ -18,7 +18,7 @@ use crate::process::{Place, place, properties, ran};
 use crate::support::{Database, execute, servers};
 
 /// What to do to a database, what doctor then finds, and how to undo it. `{db}` is its name.
-const DATABASE: [(&str, &str, &str, &str); 20] = [
+const DATABASE: [(&str, &str, &str, &str); 21] = [
     (
         "ALTER DATABASE {db} SET synchronous_commit = off",
         "synchronous_commit",
@@ -119,6 +119,12 @@ const DATABASE: [(&str, &str, &str, &str); 20] = [
         "airports",
         "airports are missing",
         "INSERT INTO airports SELECT * FROM away ON CONFLICT DO NOTHING",
+    ),
+    (
+        "UPDATE airports SET timezone = NULL WHERE iata_code = 'KBP'",
+        "time_zones",
+        "airports without a time zone: 1, such as KBP",
+        "UPDATE airports SET timezone = 'Europe/Kyiv' WHERE iata_code = 'KBP'",
     ),
     (
         "UPDATE airports SET timezone = 'Mars/Olympus' WHERE iata_code = 'JFK'",

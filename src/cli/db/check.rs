@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use sqlx::Connection;
 
 use crate::cli::{database, say};
@@ -12,9 +12,7 @@ use crate::db::{self, revisions};
 
 pub(super) async fn run(config: &Config) -> Result<ExitCode> {
     let mut connection = database(config, "check").await?;
-    let standing = revisions::standing(&mut connection, &MIGRATOR)
-        .await
-        .context("cannot read the schema revision")?;
+    let standing = revisions::standing(&mut connection, &MIGRATOR).await?;
     let address = db::address(&db::options(config.direct_url()?, "check")?);
     let latest = revisions::latest(&MIGRATOR);
     let schema = match standing.current() {

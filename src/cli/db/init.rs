@@ -56,11 +56,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     let report = audit::verify(&mut connection).await?;
     audit::record(&mut connection, &report, 0).await?;
     say!("verify: {}", summary(&report));
-    Ok(if report.is_exact() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(crate::cli::exit_code(report.is_exact()))
 }
 
 async fn is_missing(options: &PgConnectOptions, config: &Config) -> Result<bool> {
@@ -70,7 +66,7 @@ async fn is_missing(options: &PgConnectOptions, config: &Config) -> Result<bool>
             if sqlstate::is(&error, sqlstate::INVALID_CATALOG_NAME) {
                 return Ok(true);
             }
-            Err(error).with_context(|| {
+            Err(db::explain(error)).with_context(|| {
                 format!(
                     "cannot connect to the database at {} ({})",
                     db::address(options),

@@ -187,9 +187,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
 
 async fn look(migrator: &Migrator, config: &Config) -> Result<(PgConnectOptions, Standing)> {
     let mut connection = database(config, "migrate").await?;
-    let standing = revisions::standing(&mut connection, migrator)
-        .await
-        .context("cannot read the schema revision")?;
+    let standing = revisions::standing(&mut connection, migrator).await?;
     connection.close().await.ok();
     Ok((db::options(config.direct_url()?, "migrate")?, standing))
 }

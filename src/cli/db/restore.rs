@@ -71,11 +71,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     } else {
         show(file, revision, &rows, &report)?;
     }
-    Ok(if report.is_exact() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(crate::cli::exit_code(report.is_exact()))
 }
 
 /// Says what it is that pg_restore would not understand.

@@ -57,9 +57,7 @@ struct Pool {
 
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
     let mut connection = database(config, "status").await?;
-    let standing = revisions::standing(&mut connection, &MIGRATOR)
-        .await
-        .context("cannot read the schema revision")?;
+    let standing = revisions::standing(&mut connection, &MIGRATOR).await?;
     let status = status(&mut connection, &standing, config).await?;
     if arguments.json {
         let text = serde_json::to_string_pretty(&status).context("cannot write the status")?;
@@ -120,8 +118,7 @@ fn print(status: &Status) -> std::io::Result<()> {
             applied_at,
             ..
         }) => {
-            let applied =
-                applied_at.map(|at| format!(", applied {}", at.format("%Y-%m-%d %H:%M:%S UTC")));
+            let applied = applied_at.map(|at| format!(", applied {}", crate::cli::utc(at)));
             say!(
                 "current     {version} {message}{}",
                 applied.unwrap_or_default()

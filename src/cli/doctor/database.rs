@@ -179,6 +179,15 @@ const SCHEMA: &[Check] = &[
     },
     Check {
         name: "time_zones",
+        finds: "SELECT 'airports without a time zone: ' || count(*) || ', such as ' || min(iata_code)
+                FROM airports
+                WHERE timezone IS NULL
+                HAVING count(*) > 0",
+        danger: "flights from there count on their UTC date: this server did not know the zones when the airports were loaded",
+        remedy: "update the time zone data of the server, then DELETE FROM reference_data WHERE name = 'airports', then paxflow db migrate upgrade, which loads them",
+    },
+    Check {
+        name: "time_zones",
         finds: "SELECT 'airport ' || a.iata_code || ' is in ' || a.timezone || ', which this server does not know'
                 FROM airports a
                 LEFT JOIN pg_timezone_names z ON z.name = a.timezone
@@ -316,9 +325,7 @@ async fn too_few_connections(
 }
 
 async fn schema_problem(connection: &mut PgConnection) -> Result<Option<Finding>> {
-    let standing = revisions::standing(connection, &MIGRATOR)
-        .await
-        .context("cannot read the schema revision")?;
+    let standing = revisions::standing(connection, &MIGRATOR).await?;
     let (found, danger, remedy) = if let Err(unsound) = standing.refuse_unsound(&MIGRATOR) {
         (
             unsound.to_string(),

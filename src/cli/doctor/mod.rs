@@ -50,9 +50,5 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
             count => say!("{count} found"),
         }
     }
-    Ok(if findings.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(crate::cli::exit_code(findings.is_empty()))
 }

@@ -103,6 +103,7 @@ async fn in_scratch_database(
     let place = super::address(server);
     let mut admin = super::connect(server)
         .await
+        .map_err(super::explain)
         .with_context(|| format!("cannot connect to {place} to make a scratch database"))?;
     execute(
         &mut admin,
