@@ -397,7 +397,7 @@ COMMENT ON COLUMN market_data.available_seats IS 'Sum over operating flights of 
 COMMENT ON COLUMN market_data.closed_flight_count IS 'Operating flights of known capacity with at least as many active bookings as seats: demand there is censored.';
 COMMENT ON COLUMN market_data.load_factor IS 'booking_count / seat_capacity, four decimals; may exceed 1 and is capped at 99.9999; NULL if seat_capacity is NULL or 0.';
 COMMENT ON COLUMN market_data.is_estimated IS 'True if the capacity of an operating flight is unknown, or the time zone of the origin is.';
-COMMENT ON COLUMN market_data.last_event_at IS 'Newest time of the events about the flights that make up this row now and about the bookings of those that operate, deleted ones included: a freshness mark, which goes back when a flight, or the last booking of a cabin and currency, leaves.';
+COMMENT ON COLUMN market_data.last_event_at IS 'Newest time of the events about the flights that make up this row now, and of those about the bookings of operating flights that changed a figure, deleted ones included: a freshness mark, which goes back when a flight, or the last booking of a cabin and currency, leaves.';
 COMMENT ON COLUMN market_data.updated_at IS 'When the newest of the flights and sums that make up this row now was written: a freshness mark, which goes back when one of them leaves, so not for incremental loads.';
 
 CREATE VIEW market_fares AS
