@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The first wait is at most this long.
 const FIRST: Duration = Duration::from_millis(200);
-/// No wait is longer: work goes on within 15 s of the return of what was away.
+/// No wait is longer. With the 10 s that a connection may take, work goes on within 15 s of the return of what was away.
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// Exponential waits with full jitter, so that replicas that lost the same server do not come back

@@ -118,7 +118,7 @@ impl Add for VerdictCounts {
     }
 }
 
-/// The newest state of one key in a batch: of two contents for its version that which came first.
+/// The newest state of one key in a batch. Where its version came with two contents, the first of them.
 #[derive(Debug)]
 pub struct Newest<'a, T> {
     /// Which delivery of the batch it came with.

@@ -3,7 +3,7 @@
 //! Data flows one way, and the modules stand in its order:
 //!
 //! ```text
-//! broker -> event -> batch -> apply (upsert, market) -> commit -> ack
+//! broker -> event -> batch -> apply (insert, lock, conclude) -> commit -> ack
 //! ```
 //!
 //! * [`broker`] receives deliveries and settles them; the only module that knows AMQP.

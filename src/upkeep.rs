@@ -34,13 +34,13 @@ pub struct Upkeep {
     pub quarantine_days: u16,
 }
 
-/// When what is due next.
+/// When each of its tasks is due next.
 struct Due {
     audit: Instant,
     forget: Instant,
 }
 
-/// Keeps it up until it is dropped. A failure is logged, once while it stays the same, and tried again: no batch depends on it.
+/// Does it until it is dropped. A failure is logged, once while it stays the same, and tried again: no batch depends on it.
 pub async fn run(upkeep: Upkeep) {
     let started = Instant::now();
     let mut due = Due {
@@ -56,7 +56,11 @@ pub async fn run(upkeep: Upkeep) {
         tokio::time::sleep(look_every).await;
         let round = round(connection.take(), &upkeep, started, &mut due);
         let Ok(done) = tokio::time::timeout(ROUND_MAX, round).await else {
-            warn!("the upkeep has no answer of the database, and begins anew");
+            let waited_s = ROUND_MAX.as_secs();
+            warn!(
+                waited_s,
+                "the database does not answer the upkeep, which begins anew"
+            );
             continue;
         };
         match done {
@@ -65,10 +69,13 @@ pub async fn run(upkeep: Upkeep) {
                 told = None;
             }
             Err(error) if fault_of(&error) == Fault::Transient => {
-                debug!(reason = %error, "the upkeep waits for the database");
+                debug!(
+                    reason = db::told(&error),
+                    "the upkeep waits for the database"
+                );
             }
             Err(error) => {
-                let reason = Some(error.to_string());
+                let reason = Some(db::told(&error));
                 if told != reason {
                     warn!(reason, "the upkeep failed, and is tried again");
                     told = reason;
@@ -93,7 +100,7 @@ async fn round(
     if sessions > 0 {
         warn!(
             sessions,
-            "ended what stood in a COPY for 15 s without a word of its worker"
+            "ended what stood in a COPY for 15 s without a word of its worker: others waited for its locks"
         );
     }
     let standing = audit::standing(&mut connection).await?;
@@ -125,7 +132,7 @@ fn is_due(standing: &Standing, every: Duration, running: Duration) -> bool {
 
 async fn verify(connection: &mut PgConnection, every: Duration) -> sqlx::Result<()> {
     let started = Instant::now();
-    match audit::audit(connection, every).await {
+    match audit::verify_unless_recent(connection, every).await {
         Ok(None) => {}
         Ok(Some(report)) if report.is_exact() => {
             let ms = started.elapsed().as_millis() as u64;

@@ -51,7 +51,7 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 /// What a worker needs to run.
 #[derive(Debug, Clone)]
 pub struct Worker {
-    /// As what it commits.
+    /// Whose row of `worker_progress` counts its batches, and how it inserts.
     pub committer: apply::Committer,
     /// The broker.
     pub amqp_url: Secret,
@@ -362,7 +362,11 @@ impl<'w> Session<'w> {
         events: u64,
         stop: &mut Stop,
     ) -> Result<(), BrokerError> {
-        if let Err(error) = self.acknowledge(last_tag, stop).await {
+        let acknowledged = match self.start_next(stop) {
+            Ok(()) => self.acknowledge(last_tag, stop).await,
+            lost => lost,
+        };
+        if let Err(error) = acknowledged {
             counter!(telemetry::ACKS_LOST).increment(events);
             return Err(error);
         }
@@ -374,9 +378,9 @@ impl<'w> Session<'w> {
         }
     }
 
-    /// Where nothing else is at work the next batch goes first: an acknowledgement takes as long as to wake another thread,
-    /// and back.
-    async fn acknowledge(&mut self, last_tag: u64, stop: &mut Stop) -> Result<(), BrokerError> {
+    /// Has the next batch begin before the last one is acknowledged, if none is at work: an acknowledgement takes as long as to
+    /// wake another thread, and back. Where there is no next batch, the connection goes back to the pool.
+    fn start_next(&mut self, stop: &Stop) -> Result<(), BrokerError> {
         if self.at_work.is_empty() {
             self.look()?;
             if self.is_due() {
@@ -385,6 +389,10 @@ impl<'w> Session<'w> {
                 self.last_committed = None;
             }
         }
+        Ok(())
+    }
+
+    async fn acknowledge(&mut self, last_tag: u64, stop: &mut Stop) -> Result<(), BrokerError> {
         tokio::select! {
             biased;
             () = stop.requested() => {}

@@ -113,7 +113,7 @@ async fn copy<'a>(
     ensure_stored("bookings", copied, sent)
 }
 
-/// Tells of each state, in their order, whether its key is among some that all are keys of them.
+/// Tells of each state, in their order, whether its key is one of `keys`, which has no others.
 fn are_among<T>(states: &ByKey<'_, T>, mut keys: Vec<String>) -> Vec<bool> {
     keys.sort_unstable();
     let mut keys = keys.iter().peekable();

@@ -1,7 +1,9 @@
 //! The one transaction of a batch: flights, bookings, what they change in MarketData, what is set aside,
 //! and the count of it all.
 //!
-//! It takes three steps, each one question to the database where a batch is small, since every question is a wait: what
+//! A *twin* is another one at work on the same database: a worker, a replay or an import.
+//!
+//! It takes three steps, each one question to the database where a batch is small, since every question is a round trip: what
 //! is new is inserted (`insert`), what is stored is locked and read (`stored`), and what that leaves to write is written
 //! (`conclude`).
 //!

@@ -15,7 +15,7 @@ pub(super) trait Rows {
     fn row(&mut self);
 
     /// Adds the next field of that row.
-    fn field<'q, T>(&mut self, value: impl Into<Option<T>>)
+    fn field<'q, T>(&mut self, value: Option<T>)
     where
         T: Encode<'q, Postgres> + Type<Postgres> + PgHasArrayType;
 }
@@ -24,7 +24,6 @@ pub(super) trait Rows {
 #[derive(Default)]
 pub(super) struct Arrays {
     columns: Vec<Array>,
-    rows: i32,
     /// The column of the next field.
     next: usize,
 }
@@ -38,7 +37,6 @@ impl Arrays {
     ) -> Self {
         let mut rows = Self::default();
         put(None, &mut rows);
-        rows.rows = 0;
         for column in &mut rows.columns {
             (column.rows, column.values) = (0, PgArgumentBuffer::default());
         }
@@ -59,11 +57,10 @@ impl Arrays {
 
 impl Rows for Arrays {
     fn row(&mut self) {
-        self.rows += 1;
         self.next = 0;
     }
 
-    fn field<'q, T>(&mut self, value: impl Into<Option<T>>)
+    fn field<'q, T>(&mut self, value: Option<T>)
     where
         T: Encode<'q, Postgres> + Type<Postgres> + PgHasArrayType,
     {
@@ -73,7 +70,7 @@ impl Rows for Arrays {
         let column = &mut self.columns[self.next];
         self.next += 1;
         column.rows += 1;
-        if let Err(failure) = put(&mut column.values, value.into()) {
+        if let Err(failure) = put(&mut column.values, value) {
             column.failure = Some(failure);
         }
     }
@@ -202,14 +199,14 @@ impl Rows for CopyStream {
         self.bytes.extend_from_slice(&self.fields.to_be_bytes());
     }
 
-    fn field<'q, T>(&mut self, value: impl Into<Option<T>>)
+    fn field<'q, T>(&mut self, value: Option<T>)
     where
         T: Encode<'q, Postgres> + Type<Postgres> + PgHasArrayType,
     {
         self.fields += 1;
         let count = self.row..self.row + size_of::<i16>();
         self.bytes[count].copy_from_slice(&self.fields.to_be_bytes());
-        if let Err(failure) = put(&mut self.bytes, value.into()) {
+        if let Err(failure) = put(&mut self.bytes, value) {
             self.failure = Some(failure);
         }
     }

@@ -46,7 +46,10 @@ pub async fn standing(connection: &mut PgConnection) -> sqlx::Result<Standing> {
 ///
 /// # Errors
 /// What the database says; [`is_cut_off`] if it took too long; SQLSTATE 40001 if another worker was quicker.
-pub async fn audit(connection: &mut PgConnection, every: Duration) -> sqlx::Result<Option<Report>> {
+pub async fn verify_unless_recent(
+    connection: &mut PgConnection,
+    every: Duration,
+) -> sqlx::Result<Option<Report>> {
     // The lock may become free after the snapshot, which then lacks the verification that held it. Of two
     // such, the database lets one commit: each has read that there is none, and writes one.
     let mut transaction = connection

@@ -196,7 +196,7 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Since when it sends.
+    /// Seconds since it was made.
     pub(super) fn seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }

@@ -12,7 +12,7 @@ pub(super) trait Decode<'a>: Sized {
     /// Whether it is read from an object.
     const IS_OBJECT: bool = false;
 
-    /// The value that a JSON value stands for that is no object.
+    /// Decodes a JSON value that is no object.
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected>;
 
     /// The value that an object stands for, or the first of its fields that breaks a rule, in the order of the contract.

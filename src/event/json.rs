@@ -216,7 +216,7 @@ impl<'de, T: Decode<'de>> DeserializeSeed<'de> for Typed<'_, T> {
     }
 }
 
-/// What a value is that is no object, is the affair of [`Place`].
+/// A value that is no object is read by [`Place`], and decoded as a [`Node`].
 macro_rules! visit_as_node {
     ($($visit:ident($($value:ident: $of:ty)?),)+) => {$(
         fn $visit<E: de::Error>(self $(, $value: $of)?) -> Result<Self::Value, E> {

@@ -10,7 +10,7 @@ use super::json::Node;
 use super::reason::{Reason, Rejected};
 
 /// What a rule answers: the broken rule and what it expects instead.
-type Verdict = Result<(), (Reason, &'static str)>;
+type Checked = Result<(), (Reason, &'static str)>;
 
 /// A string that keeps a rule: `check` for the decoder, `schema` for producers.
 macro_rules! text_type {
@@ -43,7 +43,7 @@ macro_rules! text_type {
         impl<'a> Decode<'a> for $name<'a> {
             fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
                 let text = node.text(at)?;
-                let check: fn(&str) -> Verdict = $check;
+                let check: fn(&str) -> Checked = $check;
                 match check(&text) {
                     Ok(()) => Ok(Self(text)),
                     Err((reason, expected)) => Err(at.reject(reason, expected)),
@@ -206,7 +206,7 @@ fn is_uri_reference(uri: &[u8]) -> bool {
     (1..=1024).contains(&chars)
 }
 
-fn check_text(text: &str) -> Verdict {
+fn check_text(text: &str) -> Checked {
     if text.is_empty() {
         return Err((
             Reason::EmptyText,

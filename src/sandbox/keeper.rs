@@ -53,7 +53,8 @@ impl Keeper {
     ) -> Result<Self> {
         // A file rather than `sh -c`, for the sake of `ps`.
         let script = dir.path().join("keeper");
-        std::fs::write(&script, [server.script, SCRIPT].concat()).context("writing a script")?;
+        std::fs::write(&script, [server.script, SCRIPT].concat())
+            .context("cannot write a script")?;
         let mut child = Command::new("sh")
             .arg(&script)
             .env("DIR", dir.path())
@@ -62,7 +63,7 @@ impl Keeper {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("starting sh")?;
+            .context("cannot start sh")?;
         let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("sh was started without pipes");
         };
@@ -102,7 +103,7 @@ impl Keeper {
             .order("start")
             .await?
             .parse()
-            .context("reading a pid")?;
+            .context("cannot read a pid")?;
         self.pid = Some(pid);
         let deadline = Instant::now() + READY_LIMIT;
         while !probe().await {
@@ -154,7 +155,7 @@ impl Keeper {
         self.orders
             .write_all(format!("{word}\n").as_bytes())
             .await
-            .with_context(|| format!("telling the keeper of {} to {word}", self.server.name))?;
+            .with_context(|| format!("cannot tell the keeper of {} to {word}", self.server.name))?;
         self.answer().await
     }
 

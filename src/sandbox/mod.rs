@@ -5,10 +5,8 @@
 //! [`Sandbox::stop`], after a drop (a moment later), and after this process was killed.
 
 use std::fs;
-use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use sqlx::migrate::MigrateDatabase;
@@ -77,7 +75,7 @@ impl Sandbox {
     /// Starts both servers, concurrently, and returns when both answer.
     pub async fn start(options: &Options) -> Result<Self> {
         let [postgresql_port, amqp_port, dist_port, epmd_port] = free_ports()?;
-        let password = random_password()?;
+        let password = format!("{:032x}", rand::random::<u128>());
         let database_server_url =
             format!("postgres://paxflow:{password}@127.0.0.1:{postgresql_port}");
         let database_url = format!("{database_server_url}/{DATABASE}");
@@ -90,7 +88,7 @@ impl Sandbox {
                     .await?;
                 Postgres::create_database(&database_url)
                     .await
-                    .context("creating the database")?;
+                    .context("cannot make the database")?;
                 anyhow::Ok(keeper)
             },
             async {
@@ -130,7 +128,7 @@ impl Sandbox {
         let url = format!("{}/{name}", self.database_server_url);
         Postgres::create_database(&url)
             .await
-            .with_context(|| format!("creating database {name}"))?;
+            .with_context(|| format!("cannot make database {name}"))?;
         Ok(url)
     }
 
@@ -227,12 +225,12 @@ fn server_dir(prefix: &str) -> Result<TempDir> {
     tempfile::Builder::new()
         .prefix(prefix)
         .tempdir()
-        .context("creating a temporary directory")
+        .context("cannot make a temporary directory")
 }
 
 fn write(dir: &TempDir, name: &str, contents: &str) -> Result<()> {
     let path = dir.path().join(name);
-    fs::write(&path, contents).with_context(|| format!("writing {}", path.display()))
+    fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))
 }
 
 async fn database_answers(server_url: &str) -> bool {
@@ -275,7 +273,7 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
 fn free_listener() -> Result<TcpListener> {
     const TRIES: usize = 100;
     for _ in 0..TRIES {
-        let port = PORTS.start + u16::from_ne_bytes(random()?) % (PORTS.end - PORTS.start);
+        let port = rand::random_range(PORTS);
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             return Ok(listener);
         }
@@ -285,17 +283,4 @@ fn free_listener() -> Result<TcpListener> {
         PORTS.start,
         PORTS.end - 1
     )
-}
-
-fn random_password() -> Result<String> {
-    Ok(format!("{:032x}", u128::from_ne_bytes(random()?)))
-}
-
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let path = Path::new("/dev/urandom");
-    let mut bytes = [0; N];
-    fs::File::open(path)
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("reading /dev/urandom")?;
-    Ok(bytes)
 }

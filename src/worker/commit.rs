@@ -100,14 +100,14 @@ pub(super) async fn commit(
     };
     note_verdicts(&batch.committed);
     worker.health.committing(None);
-    // Only who has committed has one to hand on, and nobody may be behind.
+    // A batch that was given up has none to hand on, and there need not be one behind that would take it.
     if let Some(lease) = lease {
         turn.committed.send(lease).ok();
     }
     Ok(outcome)
 }
 
-/// Leaves the thread of the runtime to the batch that is at work, which needs it at each answer of the database.
+/// Behind another batch, it decodes aside from the one thread of the runtime: that batch needs it at each answer of the database.
 fn decode(batch: &[Delivery], is_behind: bool) -> Batch<'_> {
     if is_behind {
         tokio::task::block_in_place(|| Batch::of(batch))

@@ -362,11 +362,13 @@ async fn a_verification_speaks_of_one_moment() {
 async fn a_self_audit_speaks_of_one_moment() {
     let database = with_a_booking().await;
     let mut connection = database.connect().await;
-    let audited = audit::audit(&mut connection, Duration::ZERO);
+    let audited = audit::verify_unless_recent(&mut connection, Duration::ZERO);
     let report = drift_meanwhile(&database, audited).await.unwrap();
     let first = report.expect("nobody else is at it");
     assert!(first.is_exact(), "{:?}", first.differences);
-    let next = audit::audit(&mut connection, Duration::ZERO).await.unwrap();
+    let next = audit::verify_unless_recent(&mut connection, Duration::ZERO)
+        .await
+        .unwrap();
     let next = next.expect("nobody else is at it");
     assert!(!next.is_exact(), "what came later is seen by the next");
     let standing = audit::standing(&mut connection).await.unwrap();
@@ -397,10 +399,12 @@ async fn an_audit_that_began_before_another_ended_does_not_follow_it() {
                    VALUES (now(), clock_timestamp(), 1, 0, 0); COMMIT";
         execute(&mut other, end).await;
     };
-    let (late, ()) = tokio::join!(audit::audit(&mut connection, hour), ended);
+    let (late, ()) = tokio::join!(audit::verify_unless_recent(&mut connection, hour), ended);
     let error = late.expect_err("it has not seen the one that ended, and must not commit");
     assert_eq!(fault_of(&error), Fault::Transient, "{error}");
-    let next = audit::audit(&mut connection, hour).await.unwrap();
+    let next = audit::verify_unless_recent(&mut connection, hour)
+        .await
+        .unwrap();
     assert!(next.is_none(), "{next:?}");
 }
 
