@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use sqlx::PgConnection;
 
 use crate::config::Pooler;
-use crate::db::nodelay;
+use crate::db::sockets;
 
 /// Below so many bookings COPY, which takes three questions more, costs as much as it saves.
 const COPIED_MIN: usize = 100;
@@ -48,7 +48,7 @@ pub(super) struct Inserting {
 impl Inserting {
     pub(super) fn new() -> Self {
         Self {
-            copies: nodelay::is_possible(),
+            copies: sockets::is_possible(),
             in_turn: Arc::default(),
         }
     }

@@ -64,7 +64,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         database = db::address(&options),
         broker = broker::address(&amqp_url),
         http = %serving,
-        copies = db::nodelay::is_possible(),
+        copies = db::sockets::is_possible(),
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );

@@ -5,13 +5,13 @@ pub mod client;
 pub mod drop;
 mod holders;
 pub mod migrate;
-pub mod nodelay;
 pub mod pool;
 pub mod pooler;
 pub mod reference;
 pub mod revisions;
 pub mod rights;
 pub mod schema;
+pub mod sockets;
 pub mod sqlstate;
 pub mod statements;
 pub mod turn;
@@ -147,7 +147,7 @@ fn plain_options(url: &Secret, purpose: &str) -> Result<PgConnectOptions> {
 pub async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await {
         Ok(connected) => {
-            nodelay::set();
+            sockets::set();
             connected
         }
         Err(_) => Err(sqlx::Error::Io(std::io::Error::new(

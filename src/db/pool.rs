@@ -7,7 +7,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, Postgres};
 use sqlx::{Connection, Row};
 
-use super::nodelay;
+use super::sockets;
 use crate::config::{PoolConfig, Pooler};
 
 /// How long a caller waits for a connection.
@@ -54,7 +54,7 @@ pub fn open(options: PgConnectOptions, config: PoolConfig) -> PgPool {
         // The first statement on a dead connection fails as fast as a ping would.
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
-            nodelay::set();
+            sockets::set();
             Box::pin(async move {
                 // Whoever gives up on a batch must not leave a session behind that waits on. A pooler's sessions are not ours.
                 if config.pooler == Pooler::None {
