@@ -341,7 +341,7 @@ async fn a_revision_that_cannot_be_taken_back_is_left_alone() {
     assert_eq!(with_dir("upgrade", "latest").await.0, 0);
     let (code, _, err) = with_dir("downgrade", "base").await;
     assert!(
-        code == 1 && err.contains("revision 14 (meals) has no file"),
+        code == 1 && err.contains("revision 15 (meals) has no file"),
         "{err}"
     );
     assert_eq!(place.number("SELECT count(*) FROM meals").await, 0);
@@ -439,7 +439,7 @@ async fn a_new_revision_has_the_next_number_and_can_be_applied() {
         assert!(wrote.contains(path.to_str().unwrap()), "{wrote}");
         let header = std::fs::read_to_string(path).unwrap();
         assert!(
-            header.starts_with(&format!("-- Revision 14: {message}\n")),
+            header.starts_with(&format!("-- Revision 15: {message}\n")),
             "{header}"
         );
     }

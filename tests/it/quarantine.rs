@@ -119,12 +119,12 @@ async fn list_and_show_keep_the_body_and_raw_gives_it_back_byte_for_byte() {
     );
     let (_, limited) = said(&place, &["list", "--limit", "1"]).await;
     assert!(
-        limited.ends_with("1 of 3: --limit, --reason\n"),
+        limited.ends_with("1 of 3: --limit shows more, --reason those of one kind\n"),
         "{limited}"
     );
     let (_, limited) = said(&place, &["list", "--json", "--limit", "1"]).await;
     assert!(
-        limited.ends_with("]\npaxflow: 1 of 3: --limit, --reason\n"),
+        limited.ends_with("]\npaxflow: 1 of 3: --limit shows more, --reason those of one kind\n"),
         "{limited}"
     );
     let (code, shown) = said(&place, &["show", &id]).await;
