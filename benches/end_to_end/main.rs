@@ -150,7 +150,7 @@ const FULL: Plan = Plan {
         burst: 4_000,
     },
     replicated: 250_000,
-    replica_runs: 3,
+    replica_runs: 5,
     asked: 1_000,
     slowed: 10.0,
 };
