@@ -1,4 +1,4 @@
-//! Dropping everything that the revisions have ever made, whatever state it is in.
+//! Dropping everything that the applied revisions have made, whatever state it is in.
 
 use std::collections::BTreeSet;
 
@@ -7,15 +7,16 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError};
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::migrate::MIGRATOR;
-use super::revisions::ups;
+use super::revisions::{Standing, standing, ups};
 use super::sqlstate;
 use super::statements::split;
 use super::turn::{Patience, Turn};
 
-/// The names of everything of a kind (TABLE, VIEW, FUNCTION) that a revision makes.
-fn made(kind: &str) -> BTreeSet<String> {
+/// The names of everything of a kind (TABLE, VIEW, FUNCTION) that an applied revision makes. What has the name of something that
+/// another one would make is somebody else's.
+fn made(kind: &str, standing: &Standing) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for file in ups(&MIGRATOR) {
+    for file in ups(&MIGRATOR).filter(|file| standing.has(file.version)) {
         for statement in split(file.sql.as_str()).unwrap_or_default() {
             names.extend(
                 statement
@@ -32,9 +33,10 @@ fn made(kind: &str) -> BTreeSet<String> {
 ///
 /// # Errors
 /// What the database says.
-pub async fn tables(connection: &mut PgConnection) -> sqlx::Result<Vec<(String, i64)>> {
+pub async fn tables(connection: &mut PgConnection) -> Result<Vec<(String, i64)>> {
+    let standing = standing(connection, &MIGRATOR).await?;
     let mut tables = Vec::new();
-    for name in made("TABLE") {
+    for name in made("TABLE", &standing) {
         let there: Option<String> = sqlx::query_scalar("SELECT to_regclass($1)::text")
             .bind(&name)
             .fetch_one(&mut *connection)
@@ -50,19 +52,24 @@ pub async fn tables(connection: &mut PgConnection) -> sqlx::Result<Vec<(String, 
     Ok(tables)
 }
 
-/// Drops everything that the revisions have ever made, and what they are recorded in, in one transaction.
+/// Drops everything that the applied revisions have made, and what they are recorded in, in one transaction. Without any
+/// nothing is dropped.
 ///
 /// # Errors
 /// Who holds a lock, or what of others depends on it.
 pub async fn drop_all(options: &PgConnectOptions, patience: Patience) -> Result<()> {
     let mut turn = Turn::take(options, patience).await?;
-    let list = |kind| made(kind).into_iter().collect::<Vec<_>>().join(", ");
-    let drops = format!(
-        "DROP VIEW IF EXISTS {}; DROP TABLE IF EXISTS {}, _sqlx_migrations; DROP FUNCTION IF EXISTS {}",
-        list("VIEW"),
-        list("TABLE"),
-        list("FUNCTION")
-    );
+    let standing = standing(&mut turn.connection, &MIGRATOR).await?;
+    let mut drops = String::new();
+    for kind in ["VIEW", "TABLE", "FUNCTION"] {
+        let mut names: Vec<_> = made(kind, &standing).into_iter().collect();
+        if kind == "TABLE" && !names.is_empty() {
+            names.push("_sqlx_migrations".to_owned());
+        }
+        if !names.is_empty() {
+            drops = format!("{drops}DROP {kind} IF EXISTS {}; ", names.join(", "));
+        }
+    }
     let mut transaction = turn.connection.begin().await?;
     let dropped = sqlx::raw_sql(AssertSqlSafe(drops))
         .execute(&mut *transaction)

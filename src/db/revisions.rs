@@ -170,6 +170,13 @@ impl Standing {
             .filter(move |revision| revision.state == state)
     }
 
+    /// Whether the database has a revision, in whatever state.
+    pub fn has(&self, version: i64) -> bool {
+        let is_it =
+            |revision: &Revision| revision.version == version && revision.applied_at.is_some();
+        self.revisions.iter().any(is_it)
+    }
+
     /// Whether the database has just what the files say.
     pub fn in_sync(&self) -> bool {
         self.revisions
