@@ -6,6 +6,7 @@
 mod settings;
 mod urls;
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -377,6 +378,12 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
             Some(_) => Err(wrong("PAXFLOW_LOG_FORMAT", "has a wrong value")),
         }
     }
+}
+
+/// The file of the CAs that the system trusts, for programs that do not look for it: Debian's, or that of `SSL_CERT_FILE`, which
+/// ours follow too.
+pub fn system_cas() -> OsString {
+    std::env::var_os("SSL_CERT_FILE").unwrap_or_else(|| "/etc/ssl/certs/ca-certificates.crt".into())
 }
 
 /// Whether a variable that is no setting of ours is set.

@@ -6,9 +6,11 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use percent_encoding::percent_decode_str;
 use sqlx::ConnectOptions;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+
+use crate::config;
 
 /// Where packages put the programs of each major version: Debian's and the PostgreSQL project's.
 const VERSIONED: [(&str, &str); 2] = [("/usr/lib/postgresql", ""), ("/usr", "pgsql-")];
@@ -73,7 +75,8 @@ impl Client {
         command.env_remove("PGSERVICE").env_remove("PGHOSTADDR");
         match options.get_socket() {
             Some(socket) => command.env("PGHOST", socket),
-            None => command.env("PGHOST", options.get_host()),
+            // An IPv6 address stands in brackets in a URL, and in a URL alone.
+            None => command.env("PGHOST", options.get_host().trim_matches(['[', ']'])),
         };
         let user = options.get_username();
         command
@@ -87,6 +90,13 @@ impl Client {
         if let Some(password) = url.password() {
             let password = percent_decode_str(password).decode_utf8_lossy();
             command.env("PGPASSWORD", &*password);
+        }
+        // The driver trusts the CAs of the system. What PostgreSQL's programs trust is in a file, which the URL may name.
+        if matches!(
+            options.get_ssl_mode(),
+            PgSslMode::VerifyCa | PgSslMode::VerifyFull
+        ) {
+            command.env("PGSSLROOTCERT", config::system_cas());
         }
         for (name, value) in url.query_pairs() {
             let variable = match &*name {
@@ -258,6 +268,20 @@ mod tests {
         ] {
             assert_eq!(complaint(line).as_deref(), text, "{line}");
         }
+    }
+
+    #[test]
+    fn an_address_has_no_brackets_and_the_cas_of_the_system_are_a_file() {
+        let url = "postgres://joe@[::1]/market?sslmode=verify-full";
+        let options = crate::db::options(&Secret::new(url), "backup").unwrap();
+        let command = client("/bin", 15).connecting("pg_dump", &options);
+        let set = |name: &str| {
+            let mut variables = command.as_std().get_envs();
+            let (_, value) = variables.find(|(key, _)| *key == name).unwrap();
+            value.unwrap().to_owned()
+        };
+        assert_eq!(set("PGHOST"), "::1");
+        assert_eq!(set("PGSSLROOTCERT"), config::system_cas());
     }
 
     #[test]

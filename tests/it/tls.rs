@@ -206,6 +206,17 @@ async fn everything_goes_over_tls() {
         let (code, out, err) = ran(place.paxflow(command)).await;
         assert_eq!(code, 0, "{command:?}: {out}{err}");
     }
+    // A CA that the system trusts needs no file in the URL, which PostgreSQL's programs would want.
+    let (trusted, _) = place.database_url.split_once("&sslrootcert=").unwrap();
+    let of_the_system = Place {
+        database_url: trusted.to_owned(),
+        ..place.clone()
+    };
+    let again = servers.files.path().join("again");
+    let mut command = of_the_system.paxflow(&["db", "backup", again.to_str().unwrap()]);
+    command.env("SSL_CERT_FILE", servers.files.path().join("ca.pem"));
+    let (code, out, err) = ran(command).await;
+    assert_eq!(code, 0, "{out}{err}");
     worker.stop().await;
     plain.assert_exact().await;
     servers.sandbox.stop().await.unwrap();
