@@ -239,9 +239,11 @@ impl Server {
     ) -> Result<Rows> {
         let mut psql = BufWriter::with_capacity(READ_AHEAD, stdin);
         psql.write_all(b"BEGIN;\n").await?;
+        psql.write_all(NOTE_OTHERS.as_bytes()).await?;
         for drop in drops {
             psql.write_all(format!("{drop};\n").as_bytes()).await?;
         }
+        psql.write_all(SPARE_OTHERS.as_bytes()).await?;
         while let Some(line) = script.next().await? {
             match line {
                 Line::Statement(line) if !is_known(line, self.major) => (),
@@ -261,6 +263,27 @@ impl Server {
 fn is_known(statement: &[u8], server_major: u32) -> bool {
     server_major >= 17 || statement != UNKNOWN_BEFORE_17
 }
+
+/// Remembers until the commit what is in other schemas.
+const NOTE_OTHERS: &str = concat!(
+    "SELECT set_config('paxflow.others', coalesce(jsonb_agg(name), '[]')::text, true) FROM (",
+    include_str!("elsewhere.sql"),
+    ") AS here;\n"
+);
+
+/// Fails if something of that is gone: what depends on a thing is dropped with it, and no backup of ours brings it back.
+const SPARE_OTHERS: &str = concat!(
+    "DO $others$ DECLARE gone text; BEGIN
+     SELECT string_agg(name, ', ') INTO gone FROM (
+         SELECT name FROM jsonb_array_elements_text(current_setting('paxflow.others')::jsonb) AS noted (name)
+         EXCEPT SELECT name FROM (",
+    include_str!("elsewhere.sql"),
+    ") AS here ORDER BY name LIMIT 3) AS lost;
+     IF gone IS NOT NULL THEN
+         RAISE EXCEPTION 'what others have made of schema public would be dropped with it: %', gone;
+     END IF;
+     END $others$;\n"
+);
 
 /// Statements that fail unless every table holds what the backup does.
 fn check(rows: &Rows) -> String {

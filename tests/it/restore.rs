@@ -88,6 +88,31 @@ async fn a_database_that_is_not_empty_is_replaced_only_by_force_and_never_in_pro
 }
 
 #[tokio::test]
+async fn what_others_have_made_of_it_is_not_dropped_with_it() {
+    let source = Source::filled().await;
+    let file = source.backup().await;
+    let target = empty().await;
+    let mut connection = target.connect().await;
+    execute(
+        &mut connection,
+        "CREATE TABLE mine (id integer PRIMARY KEY); CREATE SCHEMA reports;
+         CREATE MATERIALIZED VIEW reports.daily AS SELECT id FROM mine",
+    )
+    .await;
+    let before = everything(&mut connection).await;
+    let (code, _, err) = restore(&target, &["--force", text(&file)]).await;
+    assert!(
+        code == 1 && err.contains("reports.daily") && err.contains("dropped with it"),
+        "{err}"
+    );
+    assert_one_line(&err);
+    assert_same_rows(&before, &everything(&mut connection).await);
+    execute(&mut connection, "DROP MATERIALIZED VIEW reports.daily").await;
+    let (code, out, err) = restore(&target, &["--force", text(&file)]).await;
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+#[tokio::test]
 async fn a_backup_of_a_newer_schema_is_refused_before_anything_is_touched() {
     let mut source = Source::filled().await;
     execute(

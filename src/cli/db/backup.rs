@@ -74,7 +74,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     if *json {
         say!(
             "{}",
-            json!({ "file": file, "bytes": bytes, "revision": revision, "rows": rows })
+            json!({ "file": path.to_string(), "bytes": bytes, "revision": revision, "rows": rows })
         );
     } else {
         say!(

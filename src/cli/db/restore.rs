@@ -66,7 +66,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         let exact = report.is_exact();
         say!(
             "{}",
-            json!({ "file": file, "revision": revision, "rows": rows, "exact": exact, "rows_verified": report.rows })
+            json!({ "file": path.to_string(), "revision": revision, "rows": rows, "exact": exact, "rows_verified": report.rows })
         );
     } else {
         show(file, revision, &rows, &report)?;
