@@ -28,6 +28,8 @@ const FORGET_MAX: u32 = 1000;
 pub struct Upkeep {
     /// The database.
     pub database: PgConnectOptions,
+    /// The same as batches reach it, where they do so by another login: nobody else sees and ends the sessions of its workers.
+    pub batches: Option<PgConnectOptions>,
     /// How often MarketData is verified by one of all workers.
     pub verify_every: Option<Duration>,
     /// How many days settled events are kept; 0 is for ever.
@@ -85,6 +87,13 @@ pub async fn run(upkeep: Upkeep) {
     }
 }
 
+async fn end_frozen(connection: &mut PgConnection, upkeep: &Upkeep) -> sqlx::Result<i64> {
+    match &upkeep.batches {
+        Some(batches) => apply::end_frozen(&mut db::connect(batches).await?).await,
+        None => apply::end_frozen(connection).await,
+    }
+}
+
 /// Does what is due, on a new connection where there is none; returns it.
 async fn round(
     open: Option<PgConnection>,
@@ -96,7 +105,7 @@ async fn round(
         Some(open) => open,
         None => db::connect(&upkeep.database).await?,
     };
-    let sessions = apply::end_frozen(&mut connection).await?;
+    let sessions = end_frozen(&mut connection, upkeep).await?;
     if sessions > 0 {
         warn!(
             sessions,

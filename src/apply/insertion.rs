@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 
 use crate::config::Pooler;
 use crate::db::sockets;
@@ -77,9 +77,11 @@ impl Inserting {
 /// # Errors
 /// What the database says.
 pub async fn end_frozen(connection: &mut PgConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar(include_str!("end_frozen.sql"))
+    // A simple statement, which a pooler lets through.
+    let ended = sqlx::raw_sql(include_str!("end_frozen.sql"))
         .fetch_one(connection)
-        .await
+        .await?;
+    ended.try_get(0)
 }
 
 /// Waits for the others who take turns, up to their commits.

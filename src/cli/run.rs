@@ -77,6 +77,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         info!("stopped before the schema was up to date");
         return Ok(ExitCode::SUCCESS);
     }
+    let batches = options.clone().application_name("paxflow upkeep");
     let worker = Worker {
         committer: committer(pooler),
         amqp_url,
@@ -91,7 +92,9 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         warn!("no DATABASE_DIRECT_URL: this worker verifies nothing and forgets nothing");
     }
     let upkeep = direct.map(|database| {
+        let as_another = batches.get_username() != database.get_username();
         tokio::spawn(upkeep::run(Upkeep {
+            batches: as_another.then_some(batches),
             database: database.application_name("paxflow upkeep"),
             verify_every: config.verify_every,
             quarantine_days: config.quarantine_days,
