@@ -65,18 +65,18 @@ BEGIN
     END IF;
 
     -- Whoever made it: the owner's role owns it, not the login that a migration happened to run under.
-    -- Sequences follow their tables; what belongs to an extension stays as it is.
+    -- Sequences follow their tables; what belongs to an extension, or to somebody whose things are not ours to give, stays as it is.
     FOR statement IN
         SELECT format('ALTER %s public.%I OWNER TO paxflow_owner', CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, c.relname)
         FROM pg_class c
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')
-          AND c.relowner <> 'paxflow_owner'::regrole
+          AND c.relowner <> 'paxflow_owner'::regrole AND pg_has_role(c.relowner, 'USAGE')
           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
         UNION ALL
         SELECT format('ALTER ROUTINE public.%I(%s) OWNER TO paxflow_owner', p.proname, pg_get_function_identity_arguments(p.oid))
         FROM pg_proc p
         WHERE p.pronamespace = 'public'::regnamespace
-          AND p.proowner <> 'paxflow_owner'::regrole
+          AND p.proowner <> 'paxflow_owner'::regrole AND pg_has_role(p.proowner, 'USAGE')
           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
     LOOP
         EXECUTE statement;

@@ -108,6 +108,26 @@ pub async fn upgrade(
     Ok(())
 }
 
+/// Gives the roles of deploy/roles.sql the rights that an upgrade was kept from giving them, when its connection was lost for
+/// instance. Who may not give any has none to make up for.
+///
+/// # Errors
+/// What the database says, or who holds a lock.
+pub async fn grant_again(
+    options: &PgConnectOptions,
+    migrator: &Migrator,
+    patience: Patience,
+) -> Result<()> {
+    let (mut turn, _) = start(options, migrator, patience).await?;
+    match rights::grant(&mut turn.connection).await {
+        Err(error) if !super::sqlstate::is(&error, INSUFFICIENT_PRIVILEGE) => {
+            return Err(error).context("cannot give the roles of deploy/roles.sql their rights");
+        }
+        _ => turn.end().await,
+    }
+    Ok(())
+}
+
 /// Takes the revisions after `target` back, newest first, each in one transaction.
 ///
 /// # Errors

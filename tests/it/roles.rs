@@ -7,7 +7,7 @@ use paxflow::broker::Subscription;
 use paxflow::config::Secret;
 use paxflow::{audit, db};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use crate::boot::fails;
 use crate::process::{Place, Worker, database_url, generated, place, ran, until};
@@ -196,6 +196,69 @@ async fn rights_come_with_the_schema_when_the_roles_are_there_first() {
         .unwrap();
     assert_eq!(rights(&mut admin).await, RIGHTS);
     deploy.drop_from(&mut admin).await;
+}
+
+/// Such as by an upgrade whose connection was lost between its revisions and the rights.
+#[tokio::test]
+async fn rights_that_are_missing_come_with_an_upgrade_that_has_nothing_else_to_do() {
+    let (database, mut admin) = empty().await;
+    execute(&mut admin, ROLES).await;
+    let deploy = Login::of("paxflow_owner", &mut admin).await;
+    let worker = Login::of("paxflow_worker", &mut admin).await;
+    db::migrate::migrate(&deploy.options(&database))
+        .await
+        .unwrap();
+    // Somebody else's, which the login may not give away.
+    execute(
+        &mut admin,
+        "CREATE TABLE public.mine (id integer); REVOKE ALL ON bookings FROM paxflow_worker",
+    )
+    .await;
+    let upgrade = ["db", "migrate", "upgrade"];
+    for (login, are_back) in [(&worker, false), (&deploy, true)] {
+        let (code, out, err) = ran(login.place(&database).paxflow(&upgrade)).await;
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        assert!(out.contains("nothing to do"), "{out}");
+        let worker_may = "SELECT has_table_privilege('paxflow_worker', 'bookings', 'INSERT')";
+        let expected = if are_back { "t\n" } else { "f\n" };
+        assert_eq!(dump(&mut admin, worker_may).await, expected);
+    }
+    execute(&mut admin, "DROP TABLE public.mine").await;
+    assert_eq!(rights(&mut admin).await, RIGHTS);
+    for login in [deploy, worker] {
+        gone(&mut admin, &login).await;
+        login.drop_from(&mut admin).await;
+    }
+}
+
+/// Who migrates at the start may be another login than who commits batches.
+#[tokio::test]
+async fn a_frozen_copy_is_ended_by_the_login_that_copies() {
+    let database = Database::new().await;
+    let mut admin = database.connect().await;
+    execute(&mut admin, ROLES).await;
+    let deploy = Login::of("paxflow_owner", &mut admin).await;
+    let login = Login::of("paxflow_worker", &mut admin).await;
+    let mut command = login.place(&database).paxflow(&["run"]);
+    command.env("DATABASE_DIRECT_URL", &deploy.place(&database).database_url);
+    let worker = Worker::start(command).await;
+    worker.ready().await;
+    let options = login.options(&database).application_name("paxflow worker");
+    let mut frozen = options.connect().await.unwrap();
+    let pid = dump(&mut frozen, "SELECT pg_backend_pid()").await;
+    let copy = include_str!("../../src/apply/copy_bookings.sql");
+    let held = frozen.copy_in_raw(copy).await.unwrap();
+    let left = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    until("its session is ended", async || {
+        (dump(&mut admin, &left).await == "0\n").then_some(())
+    })
+    .await;
+    drop(held);
+    worker.stop().await;
+    for login in [deploy, login] {
+        gone(&mut admin, &login).await;
+        login.drop_from(&mut admin).await;
+    }
 }
 
 #[tokio::test]

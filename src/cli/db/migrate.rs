@@ -16,7 +16,7 @@ use super::confirm::{Consent, refuse_in_production};
 use super::create;
 use crate::cli::{database, say};
 use crate::config::Config;
-use crate::db::migrate::{MIGRATOR, downgrade, upgrade};
+use crate::db::migrate::{MIGRATOR, downgrade, grant_again, upgrade};
 use crate::db::revisions::{self, Standing, State, down, file_name, latest, ups};
 use crate::db::statements::split;
 use crate::db::turn::Patience;
@@ -306,6 +306,9 @@ impl<'a> Plan<'a> {
                 );
             }
         } else if current == target && self.files.is_empty() {
+            if !dry_run {
+                grant_again(&self.database, self.migrator, patience).await?;
+            }
             say!("the schema is at revision {current}: nothing to do");
         } else if dry_run {
             for file in &self.files {
