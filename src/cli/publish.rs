@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Seek, Write, stderr};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -215,8 +216,8 @@ impl<'a> Sender<'a> {
         if self.unconfirmed.len() == UNCONFIRMED_MAX {
             self.confirm_oldest().await?;
         }
-        self.unconfirmed
-            .push_back(self.publisher.send(routing_key, event_id, body).await?);
+        let sending = self.publisher.send(routing_key, event_id, body);
+        self.unconfirmed.push_back(patiently(sending).await?);
         self.sent += 1;
         Ok(())
     }
@@ -237,17 +238,7 @@ impl<'a> Sender<'a> {
         let Some(mut oldest) = self.unconfirmed.pop_front() else {
             return Ok(());
         };
-        let confirmed = tokio::time::timeout(SILENCE, oldest.confirmed()).await;
-        match confirmed {
-            Ok(confirmed) => confirmed?,
-            Err(_) => {
-                let silence = SILENCE.as_secs();
-                let said = "the broker has confirmed nothing for";
-                let why = "it takes nothing while it is short of memory or disk; still waiting";
-                writeln!(stderr(), "paxflow: {said} {silence} s: {why}").ok();
-                oldest.confirmed().await?;
-            }
-        }
+        patiently(oldest.confirmed()).await?;
         self.count_one();
         Ok(())
     }
@@ -256,4 +247,20 @@ impl<'a> Sender<'a> {
         self.confirmed += 1;
         self.progress.set_position(self.confirmed);
     }
+}
+
+/// Waits for the broker as long as it takes, and says so once it takes long.
+async fn patiently<T>(answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    if let Ok(answer) = tokio::time::timeout(SILENCE, &mut answer).await {
+        return answer;
+    }
+    let silence = SILENCE.as_secs();
+    let why = "it takes nothing while it is short of memory or disk; still waiting";
+    writeln!(
+        stderr(),
+        "paxflow: the broker has confirmed nothing for {silence} s: {why}"
+    )
+    .ok();
+    answer.await
 }

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use paxflow::sandbox::Shutdown;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use super::harness::{BACK_WITHIN, Rig, STOP_WITHIN, in_lanes, seeds, small_batches};
 use super::proxy::Cut;
 use super::wire::{ACK, BEGIN, CANCEL, COMMIT, CONSUME_ANSWERED, DEADLY, DELIVER};
-use crate::process::{Place, Worker, until};
+use crate::process::{Place, Worker, generated, until};
 
 /// Evaluates an expression in the private broker, as its operator would.
 async fn eval(rig: &mut Rig, expression: &str) {
@@ -43,6 +44,32 @@ async fn assert_goes_on(rig: &mut Rig, worker: &Worker) {
     let (over, before) = (Instant::now(), rig.committed().await);
     rig.publish(10).await;
     rig.assert_goes_on(worker, over, before).await;
+}
+
+/// More than the broker has read when it raises the alarm.
+#[tokio::test]
+async fn who_publishes_into_an_alarm_is_told_and_goes_on_after_it() {
+    let mut rig = Rig::private(1).await;
+    let raise = "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).";
+    eval(&mut rig, raise).await;
+    let events = generated(20_000, 5, 0.0);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), events.join(&b'\n')).unwrap();
+    let mut command = rig
+        .place
+        .paxflow(&["publish", file.path().to_str().unwrap()]);
+    let mut publishing = command.spawn().unwrap();
+    let mut said = BufReader::new(publishing.stderr.take().unwrap()).lines();
+    let first = said.next_line().await.unwrap().unwrap();
+    assert!(
+        first.contains("short of memory or disk; still waiting"),
+        "{first}"
+    );
+    let clear = "rabbit_alarm:clear_alarm({resource_limit, memory, node()}).";
+    eval(&mut rig, clear).await;
+    assert!(publishing.wait().await.unwrap().success());
+    let queue = rig.place.topology.queue.clone();
+    assert_eq!(rig.place.waiting(&queue).await.ready, 20_000);
 }
 
 /// Its own connection of before may be one of those that the broker still counts.
