@@ -1,8 +1,8 @@
 //! Sockets that send at once what they are given, and notice a path that is lost.
 //!
 //! The driver leaves Nagle's algorithm on. COPY ends in two writes, its rows and a few bytes that say so, and the second
-//! waits until the server has acknowledged the first, which it delays by up to 40 ms. And it asks for no keep-alive: who waits
-//! for an answer that a firewall or a dead host has swallowed would hear nothing more. The driver keeps its socket to itself, so
+//! waits until the server has acknowledged the first, which it delays by up to 40 ms. And it sets no limit: who waits for an answer
+//! that a firewall or a dead host has swallowed would hear nothing more, and who sends there, nothing for a quarter of an hour. The driver keeps its socket to itself, so
 //! the kernel is asked for a second descriptor of it.
 
 use std::fs;
@@ -17,8 +17,8 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
 /// How often it is asked until it answers.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
-/// So many questions without an answer, and it is lost: 11 s after its last word.
-const KEEPALIVE_MAX: u32 = 3;
+/// A connection is lost if for so many milliseconds nobody takes what was sent, or answers that question.
+const LOST_AFTER_MS: u32 = 12_000;
 
 /// Whether the kernel does so: from Linux 5.6 on, unless a container forbids it.
 pub fn is_possible() -> bool {
@@ -43,7 +43,7 @@ fn set_one(socket: &OwnedFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(socket, true)?;
     sockopt::set_tcp_keepidle(socket, KEEPALIVE_AFTER)?;
     sockopt::set_tcp_keepintvl(socket, KEEPALIVE_EVERY)?;
-    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_MAX)?;
+    sockopt::set_tcp_user_timeout(socket, LOST_AFTER_MS)?;
     sockopt::set_socket_keepalive(socket, true)?;
     Ok(())
 }
@@ -74,6 +74,6 @@ mod tests {
         assert!(sockopt::socket_keepalive(&stream).unwrap());
         assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), KEEPALIVE_AFTER);
         assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap(), KEEPALIVE_EVERY);
-        assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), KEEPALIVE_MAX);
+        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), LOST_AFTER_MS);
     }
 }
