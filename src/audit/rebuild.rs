@@ -33,7 +33,7 @@ pub struct Rebuilt {
 /// Builds everything anew and swaps it in.
 ///
 /// # Errors
-/// What the database says; MarketData is then what it was.
+/// What the database says; MarketData is then what it was, unless the connection was lost at the commit or after it.
 pub async fn rebuild(connection: &mut PgConnection) -> sqlx::Result<Rebuilt> {
     for statement in [
         // To compile a statement that finds few rows takes longer than to run it, and writers would wait for it.
@@ -70,9 +70,9 @@ pub async fn rebuild(connection: &mut PgConnection) -> sqlx::Result<Rebuilt> {
         replaced,
         locked_ms: locked.as_millis() as u64,
     };
-    sqlx::raw_sql("DROP TABLE flight_demand_next")
-        .execute(connection)
-        .await?;
+    // It goes with the session in any case.
+    let dropped = sqlx::raw_sql("DROP TABLE flight_demand_next").execute(connection);
+    dropped.await.ok();
     Ok(rebuilt)
 }
 

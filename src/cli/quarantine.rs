@@ -513,10 +513,18 @@ fn cells_table(cells: &[CellChange]) -> Table {
 }
 
 async fn discard(connection: &mut PgConnection, ids: &[i64], why: &str) -> Result<ExitCode> {
-    let discarded = "UPDATE quarantined_events
+    // Locked in the order in which a batch sets messages aside: one that meets the same messages would wait for us, and we for it.
+    let discarded = r#"WITH locked AS (
+                         SELECT id
+                         FROM quarantined_events
+                         WHERE id = ANY ($1::bigint[]) AND state = 'open'
+                         ORDER BY reason COLLATE "C", body
+                         FOR NO KEY UPDATE)
+                     UPDATE quarantined_events q
                      SET state = 'discarded', state_reason = $2, state_changed_at = now()
-                     WHERE id = ANY ($1::bigint[]) AND state = 'open'
-                     RETURNING id";
+                     FROM locked
+                     WHERE q.id = locked.id
+                     RETURNING q.id"#;
     let discarded: Vec<i64> = sqlx::query_scalar(discarded)
         .bind(ids)
         .bind(why)

@@ -21,7 +21,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
     let mut connection = super::database_with_schema(config, "rebuild").await?;
     let rebuilt = audit::rebuild(&mut connection)
         .await
-        .context("cannot rebuild; MarketData is what it was")?;
+        .context("cannot rebuild; MarketData is what it was, or rebuilt if the database was lost at the very end")?;
     let report = audit::verify(&mut connection)
         .await
         .context("rebuilt, but cannot verify")?;
