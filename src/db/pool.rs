@@ -89,7 +89,8 @@ async fn acquire(pool: &PgPool) -> sqlx::Result<PoolConnection<Postgres>> {
     let asked = async { super::connect(&pool.connect_options()).await?.close().await };
     match tokio::time::timeout(CAUSE_TIMEOUT, asked).await {
         Ok(Err(cause)) => Err(cause),
-        Ok(Ok(())) | Err(_) => Err(timed_out),
+        Ok(Ok(())) => Err(timed_out),
+        Err(_) => Err(no_answer(ACQUIRE_TIMEOUT + CAUSE_TIMEOUT)),
     }
 }
 
@@ -147,6 +148,10 @@ impl Lease {
 /// Gives up on a connection in the midst of a statement: closed, since nobody knows its state.
 pub fn abandon(connection: PoolConnection<Postgres>, waited: Duration) -> sqlx::Error {
     drop(connection.detach());
+    no_answer(waited)
+}
+
+fn no_answer(waited: Duration) -> sqlx::Error {
     let reason = format!("no answer within {} s", waited.as_secs());
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason))
 }
