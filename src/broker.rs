@@ -137,8 +137,7 @@ fn is_not_found(error: &lapin::Error) -> bool {
         if *error.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
 }
 
-/// A connection is not left to be dropped: one that still waits for an answer would stay open, and if a consumer is what it
-/// waits for, the broker would give deliveries to a consumer that nobody reads.
+/// Says goodbye: of a connection that is only dropped the broker's log says that a client was lost.
 async fn close(connection: &Connection) {
     let goodbye = connection.close(200, "done".into());
     tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.ok();

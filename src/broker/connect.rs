@@ -1,6 +1,7 @@
 //! Connections: where the URL leads, and whether the broker there can be trusted.
 
 use std::io;
+use std::ops::Deref;
 use std::time::Duration;
 
 use lapin::tcp::OwnedTLSConfig;
@@ -8,7 +9,8 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, ErrorKind};
 use percent_encoding::percent_decode_str;
 
-use super::{BrokerError, sockets};
+use super::BrokerError;
+use super::sockets::Sockets;
 use crate::config::{Secret, unreadable_parameter, wrong};
 
 /// A peer that accepts a connection and says nothing would hold us for ever.
@@ -16,20 +18,39 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A dead peer is noticed after two of them, in seconds.
 const HEARTBEAT_SECS: u16 = 10;
 
+/// A connection. What it waits for ends with it.
+pub(super) struct Link {
+    connection: Connection,
+    /// Dropped after the connection.
+    _sockets: Sockets,
+}
+
+impl Deref for Link {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
 /// Opens a connection. Its name tells operators what it is for.
-pub(super) async fn connect(url: &Secret, purpose: &str) -> Result<Connection, BrokerError> {
+pub(super) async fn connect(url: &Secret, purpose: &str) -> Result<Link, BrokerError> {
     let (mut uri, trusted) = read(url)?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
     let scheme = uri.scheme.clone();
     let properties =
         ConnectionProperties::default().with_connection_name(format!("paxflow {purpose}").into());
+    let sockets = Sockets::open();
     let runtime = {
-        let _entered = sockets::runtime().enter();
+        let _entered = sockets.runtime.enter();
         lapin::runtime::default_runtime()?
     };
     let connected = Connection::connect_uri_with_config(uri, properties, trusted, runtime);
     match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
-        Ok(connected) => connected.map_err(|error| explain(error, &scheme)),
+        Ok(connected) => Ok(Link {
+            connection: connected.map_err(|error| explain(error, &scheme))?,
+            _sockets: sockets,
+        }),
         Err(_) => Err(BrokerError::Lost(format!(
             "no answer within {} s",
             CONNECT_TIMEOUT.as_secs()

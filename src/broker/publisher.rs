@@ -2,9 +2,9 @@
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation};
 
-use super::connect::connect;
+use super::connect::{Link, connect};
 use super::topology::Topology;
 use super::{BrokerError, answered, close};
 use crate::config::Secret;
@@ -12,7 +12,7 @@ use crate::event::CONTENT_TYPE;
 
 /// A connection that publishes with confirms.
 pub struct Publisher {
-    connection: Connection,
+    connection: Link,
     channel: Channel,
     exchange: String,
 }

@@ -1,35 +1,54 @@
-//! The thread that looks at the sockets of the broker, at most once a millisecond.
+//! The thread that looks at the socket of a connection to the broker, at most once a millisecond.
 //!
 //! RabbitMQ sends a long queue in pieces of two or three messages, and each piece would wake a thread of the runtime, and that
 //! one the thread of the AMQP library. Here what arrives within a millisecond is one piece. Who is idle waits for nothing:
 //! the pause comes after a look. What the library does here besides, such as sending an acknowledgement, may wait for the pause
 //! as well; nothing else may run on this thread.
 
-use std::sync::LazyLock;
 use std::time::Duration;
-use std::{future, io, thread};
+use std::{io, thread};
 
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
 const PAUSE: Duration = Duration::from_millis(1);
 
-static SOCKETS: LazyLock<Option<Handle>> = LazyLock::new(|| start().ok());
-
-/// The runtime of that thread; the caller's own where no thread can be had.
-pub(super) fn runtime() -> Handle {
-    SOCKETS.clone().unwrap_or_else(Handle::current)
+/// That thread, until it is dropped. Then whatever waits for the socket hears that it is over: the AMQP library has a thread that
+/// would wait for ever for a broker that says nothing, and keep the socket.
+pub(super) struct Sockets {
+    /// The runtime of the thread.
+    pub(super) runtime: Handle,
+    _end: Option<oneshot::Sender<()>>,
 }
 
-fn start() -> io::Result<Handle> {
+impl Sockets {
+    /// Begins to look; on the runtime of the caller where no thread can be had.
+    pub(super) fn open() -> Self {
+        start().unwrap_or_else(|_| Self {
+            runtime: Handle::current(),
+            _end: None,
+        })
+    }
+}
+
+fn start() -> io::Result<Sockets> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .on_thread_park(|| thread::sleep(PAUSE))
         .build()?;
     let handle = runtime.handle().clone();
+    let (end, ended) = oneshot::channel();
     thread::Builder::new()
         .name("amqp-sockets".to_owned())
-        .spawn(move || runtime.block_on(future::pending::<()>()))?;
-    Ok(handle)
+        .spawn(move || {
+            runtime.block_on(ended).ok();
+            // Without waiting for a name server.
+            runtime.shutdown_background();
+        })?;
+    Ok(Sockets {
+        runtime: handle,
+        _end: Some(end),
+    })
 }
 
 #[cfg(test)]
@@ -49,9 +68,9 @@ mod tests {
         let (receiver, _) = listener.accept().unwrap();
         receiver.set_nonblocking(true).unwrap();
 
-        let runtime = runtime();
+        let sockets = Sockets::open();
         let started = Instant::now();
-        let receiving = runtime.spawn(async move {
+        let receiving = sockets.runtime.spawn(async move {
             let receiver = tokio::net::TcpStream::from_std(receiver).unwrap();
             let (mut received, mut looks) = (0, 0);
             while received < PIECES {
@@ -67,7 +86,7 @@ mod tests {
             sender.write_all(&[0]).unwrap();
             thread::sleep(PAUSE / 20);
         }
-        let looks: u128 = runtime.block_on(receiving).unwrap();
+        let looks: u128 = sockets.runtime.block_on(receiving).unwrap();
         assert!(looks <= started.elapsed().as_millis() + 2, "{looks} looks");
     }
 }

@@ -9,9 +9,9 @@ use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, Consumer};
+use lapin::{Channel, Consumer};
 
-use super::connect::connect;
+use super::connect::{Link, connect};
 use super::received::received;
 use super::topology::Topology;
 use super::{BrokerError, GOODBYE_TIMEOUT, answered, close, passive};
@@ -24,7 +24,7 @@ const ACTIVE_PRIORITY: i32 = 1;
 /// A connection that consumes the queue. A second connection publishes: a blocked publisher would
 /// hold back the acknowledgements too.
 pub struct Subscription {
-    connection: Connection,
+    connection: Link,
     channel: Channel,
     consumer: Consumer,
     /// What has arrived and nobody took yet.

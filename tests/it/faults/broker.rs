@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use paxflow::sandbox::Shutdown;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -60,7 +60,8 @@ async fn who_publishes_into_an_alarm_is_told_and_goes_on_after_it() {
         .paxflow(&["publish", file.path().to_str().unwrap()]);
     let mut publishing = command.spawn().unwrap();
     let mut said = BufReader::new(publishing.stderr.take().unwrap()).lines();
-    let first = said.next_line().await.unwrap().unwrap();
+    let first = tokio::time::timeout(Duration::from_secs(60), said.next_line());
+    let first = first.await.expect("it is told").unwrap().unwrap();
     assert!(
         first.contains("short of memory or disk; still waiting"),
         "{first}"
@@ -370,6 +371,10 @@ async fn a_silent_broker_is_given_up_and_asked_again() {
             reason.starts_with("broker: no answer within 10 s"),
             "{reason}"
         );
+        // A thread and a descriptor for each try would be too many in a night.
+        let (mut first, mut said) = (taken.swap_remove(0).0, Vec::new());
+        let ended = tokio::time::timeout(Duration::from_secs(30), first.read_to_end(&mut said));
+        ended.await.expect("the first try has ended").unwrap();
         worker.signal("TERM");
         let status = worker.exit_within(STOP_WITHIN).await;
         assert!(status.success(), "{}", worker.log());
