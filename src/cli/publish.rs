@@ -48,7 +48,11 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         valid += file_valid;
         rejected += file_rejected;
     }
+    let result = |published, seconds| json!({ "published": published, "rejected": rejected, "seconds": seconds });
     if rejected > 0 && !arguments.skip_invalid {
+        if arguments.json {
+            say!("{}", result(0, 0.0));
+        }
         bail!(
             "{rejected} of {} events were rejected and nothing was published: mend them, or publish the others with --skip-invalid",
             valid + rejected
@@ -80,10 +84,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
         "{valid} events were valid and {confirmed} are published: the input has changed in between; publish it again, what comes twice counts once"
     );
     if arguments.json {
-        say!(
-            "{}",
-            json!({ "published": confirmed, "rejected": rejected, "seconds": seconds })
-        );
+        say!("{}", result(confirmed, seconds));
     } else {
         say!("published {confirmed} events in {seconds:.1} s, {rejected} rejected");
     }

@@ -41,6 +41,12 @@ async fn publish_sends_nothing_of_a_file_with_a_bad_line_unless_told_to_skip_it(
         err.contains("nothing was published") && err.contains("--skip-invalid"),
         "{err}"
     );
+    let (code, out, _) = ran(place.paxflow(&["publish", "--json", path(&events)])).await;
+    let result: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &result["published"], &result["rejected"]),
+        (1, &json!(0), &json!(1))
+    );
     assert_eq!(waiting(&place).await, 0);
 
     let (code, out, _) = ran(place.paxflow(&["publish", "--skip-invalid", path(&events)])).await;
