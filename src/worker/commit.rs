@@ -16,11 +16,10 @@ use crate::db::{self, Fault, fault_of};
 use crate::stop::Stop;
 use crate::telemetry;
 
-/// A batch goes back to the broker when the database could not be reached for so long: another worker may reach it.
-const UNREACHED_MAX: Duration = Duration::from_secs(300);
-/// And when it has answered with nothing but refusals, being full or locked, which it has for all workers: to go back costs a message one
-/// of its delivery attempts, so it does late, yet before the broker's consumer time-out of 30 min would take the whole channel.
-const REFUSED_MAX: Duration = Duration::from_secs(1500);
+/// A batch that cannot be committed for so long goes back to the broker: another worker may reach the database. Late, since it costs
+/// each message one of its delivery attempts, and a database that is full or locked refuses all workers; yet so that this batch and
+/// the one behind it take less than the broker's consumer time-out of 30 min, which would end the whole channel.
+const HOLD_MAX: Duration = Duration::from_secs(780);
 /// A database that says nothing for so long within one try of a batch is gone: a lost network path
 /// sends no reset. Far more than a batch takes, also one that waits for a repair.
 const TRY_MAX: Duration = Duration::from_secs(60);
@@ -47,7 +46,7 @@ pub(super) struct Turn {
     pub(super) committed: oneshot::Sender<Lease>,
 }
 
-/// Decodes a batch and, once it is its turn, commits it, however long the database is away, within limits.
+/// Decodes a batch and, once it is its turn, commits it, however long the database is away, up to [`HOLD_MAX`].
 pub(super) async fn commit(
     worker: Worker,
     batch: Vec<Delivery>,
@@ -92,7 +91,7 @@ pub(super) async fn commit(
             retry_in_ms = wait.as_millis() as u64,
             "holding a batch for the database"
         );
-        if is_held_too_long(started.elapsed(), &error) || stop.requested_within(wait).await {
+        if is_held_too_long(started.elapsed()) || stop.requested_within(wait).await {
             // The parts of it that have committed go back with the rest.
             counter!(telemetry::ACKS_LOST).increment(batch.committed.total());
             break Outcome::Held {
@@ -118,13 +117,8 @@ fn decode(batch: &[Delivery], is_behind: bool) -> Batch<'_> {
     }
 }
 
-fn is_held_too_long(held: Duration, error: &sqlx::Error) -> bool {
-    let has_answered = matches!(error, sqlx::Error::Database(_));
-    held > if has_answered {
-        REFUSED_MAX
-    } else {
-        UNREACHED_MAX
-    }
+fn is_held_too_long(held: Duration) -> bool {
+    held > HOLD_MAX
 }
 
 /// Tries once; the connection goes on only if it went well.
@@ -170,43 +164,11 @@ fn note_commit(events: u64, started: Instant) {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::error::{DatabaseError, ErrorKind};
-
     use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("no space left on device")]
-    struct Full;
-
-    impl DatabaseError for Full {
-        fn message(&self) -> &str {
-            "no space left on device"
-        }
-
-        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
-            self
-        }
-
-        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
-            self
-        }
-
-        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
-            self
-        }
-
-        fn kind(&self) -> ErrorKind {
-            ErrorKind::Other
-        }
-    }
 
     #[test]
     fn a_batch_is_held_for_minutes_and_not_for_ever() {
-        let unreached = sqlx::Error::PoolTimedOut;
-        assert!(!is_held_too_long(Duration::from_secs(240), &unreached));
-        assert!(is_held_too_long(Duration::from_secs(600), &unreached));
-        let refused = sqlx::Error::Database(Box::new(Full));
-        assert!(!is_held_too_long(Duration::from_secs(1200), &refused));
-        assert!(is_held_too_long(Duration::from_secs(1600), &refused));
+        assert!(!is_held_too_long(Duration::from_secs(240)));
+        assert!(is_held_too_long(Duration::from_secs(900)));
     }
 }
