@@ -1,10 +1,11 @@
 //! What a worker does beside its batches: it has MarketData verified on a schedule, tells the newest result,
-//! forgets quarantined events that are settled for long, and ends sessions of workers that hold up the others. On one connection of its own, so that it never
-//! takes one from a batch.
+//! forgets quarantined events that are settled for long, and ends sessions of workers that hold up the others. On a
+//! connection of its own, or two where batches have another login, so that it never takes one from a batch.
 
 use std::time::{Duration, Instant};
 
 use metrics::gauge;
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tracing::{debug, error, info, warn};
 
@@ -29,7 +30,7 @@ pub struct Upkeep {
     /// The database.
     pub database: PgConnectOptions,
     /// The same as batches reach it, where they do so by another login: nobody else sees and ends the sessions of its workers.
-    pub batches: Option<PgConnectOptions>,
+    pub as_batches: Option<PgConnectOptions>,
     /// How often MarketData is verified by one of all workers.
     pub verify_every: Option<Duration>,
     /// How many days settled events are kept; 0 is for ever.
@@ -88,10 +89,23 @@ pub async fn run(upkeep: Upkeep) {
 }
 
 async fn end_frozen(connection: &mut PgConnection, upkeep: &Upkeep) -> sqlx::Result<i64> {
-    match &upkeep.batches {
-        Some(batches) => apply::end_frozen(&mut db::connect(batches).await?).await,
-        None => apply::end_frozen(connection).await,
-    }
+    let Some(as_batches) = &upkeep.as_batches else {
+        return apply::end_frozen(connection).await;
+    };
+    let ended = async {
+        let mut connection = db::connect(as_batches).await?;
+        let ended = apply::end_frozen(&mut connection).await;
+        connection.close().await.ok();
+        ended
+    };
+    // The rest of the round is another login's.
+    Ok(ended.await.unwrap_or_else(|error| {
+        debug!(
+            reason = db::told(&error),
+            "cannot look for workers that are frozen"
+        );
+        0
+    }))
 }
 
 /// Does what is due, on a new connection where there is none; returns it.

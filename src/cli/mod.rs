@@ -28,7 +28,7 @@ use tracing::warn;
 use crate::config::{Config, SETTINGS};
 use crate::db::migrate::MIGRATOR;
 use crate::db::revisions;
-use crate::{broker, telemetry};
+use crate::telemetry;
 
 /// Exit code of a command whose output nobody reads on, as if SIGPIPE had ended it.
 const NOBODY_READS: u8 = 141;
@@ -205,9 +205,6 @@ fn run_command(command: Command) -> Result<ExitCode> {
 /// and each wake waits for a processor.
 fn with_runtime(command: impl AsyncFnOnce(Config) -> Result<ExitCode>) -> Result<ExitCode> {
     let config = Config::from_env()?;
-    if let Some(url) = &config.amqp_url {
-        broker::check_url(url)?;
-    }
     telemetry::start_logging(&config)?;
     for (setting, parameter) in config.ignored_parameters() {
         warn!(

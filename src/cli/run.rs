@@ -60,6 +60,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
     let direct = config.direct_url().ok();
     let direct = direct.map(|url| db::options(url, "worker")).transpose()?;
     let amqp_url = config.amqp_url()?.clone();
+    broker::check_url(&amqp_url)?;
     info!(
         database = db::address(&options),
         broker = broker::address(&amqp_url),
@@ -77,7 +78,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         info!("stopped before the schema was up to date");
         return Ok(ExitCode::SUCCESS);
     }
-    let batches = options.clone().application_name("paxflow upkeep");
+    let as_batches = options.clone().application_name("paxflow upkeep");
     let worker = Worker {
         committer: committer(pooler),
         amqp_url,
@@ -92,9 +93,9 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         warn!("no DATABASE_DIRECT_URL: this worker verifies nothing and forgets nothing");
     }
     let upkeep = direct.map(|database| {
-        let as_another = batches.get_username() != database.get_username();
+        let is_another = as_batches.get_username() != database.get_username();
         tokio::spawn(upkeep::run(Upkeep {
-            batches: as_another.then_some(batches),
+            as_batches: is_another.then_some(as_batches),
             database: database.application_name("paxflow upkeep"),
             verify_every: config.verify_every,
             quarantine_days: config.quarantine_days,
