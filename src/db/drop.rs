@@ -63,7 +63,7 @@ pub async fn drop_all(options: &PgConnectOptions, patience: Patience) -> Result<
     let mut drops = String::new();
     for kind in ["VIEW", "TABLE", "FUNCTION"] {
         let mut names: Vec<_> = made(kind, &standing).into_iter().collect();
-        if kind == "TABLE" && !names.is_empty() {
+        if kind == "TABLE" && (!names.is_empty() || standing.current().is_none()) {
             names.push("_sqlx_migrations".to_owned());
         }
         if !names.is_empty() {

@@ -562,13 +562,6 @@ async fn drop_and_reset_take_what_is_ours_and_only_that() {
     execute(&mut connection, "DROP TABLE notes").await;
     does(&place, &["drop"]).await;
 
-    // A table of somebody else, that has the name of one that a later revision makes.
-    does(&place, &["migrate", "upgrade", "5"]).await;
-    execute(&mut connection, "CREATE TABLE users (name text)").await;
-    does(&place, &["drop", "--yes"]).await;
-    does(&place, &["drop", "--yes"]).await;
-    execute(&mut connection, "DROP TABLE users").await;
-
     does(&place, &["init"]).await;
     assert_eq!(catalogs(&mut connection).await, whole);
 }

@@ -113,6 +113,23 @@ async fn what_others_have_made_of_it_is_not_dropped_with_it() {
 }
 
 #[tokio::test]
+async fn a_table_of_somebody_else_that_has_the_name_of_one_of_ours_is_not_dropped() {
+    let target = empty().await;
+    let place = place(&target);
+    let mut connection = target.connect().await;
+    let (code, _, err) = ran(place.paxflow(&["db", "migrate", "upgrade", "5"])).await;
+    assert_eq!(code, 0, "{err}");
+    // A later revision makes one.
+    execute(&mut connection, "CREATE TABLE users (name text)").await;
+    for _ in 0..2 {
+        let (code, _, err) = ran(place.paxflow(&["db", "drop", "--yes"])).await;
+        assert_eq!(code, 0, "{err}");
+        let relations = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace";
+        assert_eq!(dump(&mut connection, relations).await, "users\n");
+    }
+}
+
+#[tokio::test]
 async fn a_backup_of_a_newer_schema_is_refused_before_anything_is_touched() {
     let mut source = Source::filled().await;
     execute(
