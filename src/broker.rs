@@ -63,8 +63,8 @@ impl From<lapin::Error> for BrokerError {
                 "a message cannot be read: its routing key, a property or the name of a header is not UTF-8",
             ),
             ErrorKind::ProtocolError(problem) => match problem.kind() {
-                // "connection limit (N) is reached", of a user, a virtual host or a node: one of them ends some time, also
-                // our own of before, which the broker takes for alive until its heartbeats are missed.
+                // "connection limit (N) is reached", of a user, a virtual host or a node: some connection ends sooner or later, perhaps
+                // an earlier one of ours, which the broker takes for alive until it misses its heartbeats.
                 AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
                     if problem.get_message().as_str().contains("connection limit") =>
                 {
@@ -108,20 +108,21 @@ pub struct QueueState {
 /// If the broker is away or refuses us.
 pub async fn queue_state(url: &Secret, queue: &str) -> Result<Option<QueueState>, BrokerError> {
     let connection = connect(url, "status").await?;
-    let channel = connection.create_channel().await?;
-    let state = match channel
-        .queue_declare(queue.into(), passive(), FieldTable::default())
-        .await
-    {
-        Ok(queue) => Some(QueueState {
-            ready: queue.message_count(),
-            consumers: queue.consumer_count(),
-        }),
-        Err(error) if is_not_found(&error) => None,
-        Err(error) => return Err(error.into()),
+    let asked = async {
+        let channel = connection.create_channel().await?;
+        let declared = channel.queue_declare(queue.into(), passive(), FieldTable::default());
+        match declared.await {
+            Ok(queue) => Ok(Some(QueueState {
+                ready: queue.message_count(),
+                consumers: queue.consumer_count(),
+            })),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     };
+    let state = answered(asked).await;
     close(&connection).await;
-    Ok(state)
+    state
 }
 
 /// Asks about a queue and makes none.

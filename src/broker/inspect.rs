@@ -77,30 +77,35 @@ pub struct Argument {
 /// If the broker is away or refuses us.
 pub async fn inspect(url: &Secret, topology: &Topology) -> Result<Inspection, BrokerError> {
     let connection = connect(url, "doctor").await?;
+    let objects = objects(&connection, topology).await;
+    let heartbeat_secs = connection.configuration().heartbeat();
+    close(&connection).await;
+    Ok(Inspection {
+        objects: objects?,
+        heartbeat_secs,
+        takes_messages: takes_messages(url).await?,
+        queue: queue_state(url, &topology.queue).await?,
+        dead_letters: queue_state(url, &topology.dead_letters()).await?,
+    })
+}
+
+async fn objects(connection: &Connection, topology: &Topology) -> Result<Vec<Object>, BrokerError> {
     let mut objects = Vec::new();
     for (name, kind) in topology.exchanges() {
         objects.push(Object {
             kind: "exchange",
-            standing: exchange(&connection, &name, kind).await?,
+            standing: exchange(connection, &name, kind).await?,
             name,
         });
     }
     for (name, arguments) in topology.queues() {
         objects.push(Object {
             kind: "queue",
-            standing: queue(&connection, &name, arguments).await?,
+            standing: queue(connection, &name, arguments).await?,
             name,
         });
     }
-    let heartbeat_secs = connection.configuration().heartbeat();
-    close(&connection).await;
-    Ok(Inspection {
-        heartbeat_secs,
-        takes_messages: takes_messages(url).await?,
-        objects,
-        queue: queue_state(url, &topology.queue).await?,
-        dead_letters: queue_state(url, &topology.dead_letters()).await?,
-    })
+    Ok(objects)
 }
 
 async fn exchange(

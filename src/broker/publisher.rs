@@ -27,15 +27,21 @@ impl Publisher {
     /// If the broker is away or refuses us.
     pub async fn open(url: &Secret, topology: &Topology) -> Result<Self, BrokerError> {
         let connection = connect(url, "publisher").await?;
-        let channel = answered(async {
+        let opening = answered(async {
             let channel = connection.create_channel().await?;
             topology.declare(&channel).await?;
             channel
                 .confirm_select(ConfirmSelectOptions::default())
                 .await?;
             Ok(channel)
-        })
-        .await?;
+        });
+        let channel = match opening.await {
+            Ok(channel) => channel,
+            Err(error) => {
+                close(&connection).await;
+                return Err(error);
+            }
+        };
         Ok(Self {
             connection,
             channel,
