@@ -9,6 +9,7 @@ mod urls;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -380,10 +381,15 @@ impl<F: Fn(&str) -> Option<String>> Lookup<'_, F> {
     }
 }
 
-/// The file of the CAs that the system trusts, for programs that do not look for it: Debian's, or that of `SSL_CERT_FILE`, which
-/// ours follow too.
-pub fn system_cas() -> OsString {
-    std::env::var_os("SSL_CERT_FILE").unwrap_or_else(|| "/etc/ssl/certs/ca-certificates.crt".into())
+/// The file of the CAs that the system trusts, for programs that do not look for it: that of `SSL_CERT_FILE`, which the drivers follow
+/// as well, or where Debian or Red Hat has it; `None` if it is nowhere.
+pub fn system_cas() -> Option<OsString> {
+    let usual = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+    ];
+    let there = || usual.into_iter().find(|path| Path::new(path).exists());
+    std::env::var_os("SSL_CERT_FILE").or_else(|| there().map(OsString::from))
 }
 
 /// Whether a variable that is no setting of ours is set.

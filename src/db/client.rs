@@ -92,11 +92,12 @@ impl Client {
             command.env("PGPASSWORD", &*password);
         }
         // The driver trusts the CAs of the system. What PostgreSQL's programs trust is in a file, which the URL may name.
-        if matches!(
+        let verifies = matches!(
             options.get_ssl_mode(),
             PgSslMode::VerifyCa | PgSslMode::VerifyFull
-        ) {
-            command.env("PGSSLROOTCERT", config::system_cas());
+        );
+        if verifies && let Some(file) = config::system_cas() {
+            command.env("PGSSLROOTCERT", file);
         }
         for (name, value) in url.query_pairs() {
             let variable = match &*name {
@@ -277,10 +278,10 @@ mod tests {
         let command = client("/bin", 15).connecting("pg_dump", &options);
         let set = |name: &str| {
             let mut variables = command.as_std().get_envs();
-            let (_, value) = variables.find(|(key, _)| *key == name).unwrap();
-            value.unwrap().to_owned()
+            let (_, value) = variables.find(|(key, _)| *key == name)?;
+            value.map(ToOwned::to_owned)
         };
-        assert_eq!(set("PGHOST"), "::1");
+        assert_eq!(set("PGHOST"), Some("::1".into()));
         assert_eq!(set("PGSSLROOTCERT"), config::system_cas());
     }
 
