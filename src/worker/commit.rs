@@ -17,9 +17,9 @@ use crate::stop::Stop;
 use crate::telemetry;
 
 /// A batch that cannot be committed for so long goes back to the broker: another worker may reach the database. Late, since it costs
-/// each message one of its delivery attempts, and a database that is full or locked refuses all workers; yet so that this batch and
-/// the one behind it take less than the broker's consumer time-out of 30 min, which would end the whole channel.
-const HOLD_MAX: Duration = Duration::from_secs(780);
+/// each message one of its delivery attempts, and a database that is full or locked refuses all workers; yet far
+/// below the broker's consumer time-out of 30 min, which would take the whole channel, also with the batch behind it.
+const HOLD_MAX: Duration = Duration::from_secs(600);
 /// A database that says nothing for so long within one try of a batch is gone: a lost network path
 /// sends no reset. Far more than a batch takes, also one that waits for a repair.
 const TRY_MAX: Duration = Duration::from_secs(60);
