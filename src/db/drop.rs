@@ -52,8 +52,8 @@ pub async fn tables(connection: &mut PgConnection) -> Result<Vec<(String, i64)>>
     Ok(tables)
 }
 
-/// Drops everything that the applied revisions have made, and what they are recorded in, in one transaction. Without any
-/// nothing is dropped.
+/// Drops everything that the applied revisions have made, and what they are recorded in, in one transaction. Without any,
+/// only an empty record of them is dropped.
 ///
 /// # Errors
 /// Who holds a lock, or what of others depends on it.
