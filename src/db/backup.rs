@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::client::{Client, first_complaint, start};
 use super::migrate::MIGRATOR;
-use super::revisions;
+use super::{revisions, sqlstate};
 
 /// What is backed up and restored.
 const SCHEMA: &str = "public";
@@ -27,8 +27,14 @@ const SCHEMA: &str = "public";
 /// How a file in pg_dump's custom format begins.
 pub const MAGIC: &[u8] = b"PGDMP";
 
-/// How long pg_dump waits for a table that a migration holds.
-const LOCK_TIMEOUT: &str = "--lock-wait-timeout=300s";
+/// How long a backup waits for a table that a migration holds.
+const LOCK_TIMEOUT: &str = "300s";
+
+/// How long pg_dump then waits for one that somebody else wants to change, and who waits for the backup himself.
+const DUMP_LOCK_TIMEOUT: &str = "--lock-wait-timeout=30s";
+
+/// The tables that are backed up, by their names in SQL.
+const TABLES: &str = include_str!("backup_tables.sql");
 
 /// pg_restore 17 and later write this whatever the server is; before 17 no server knows it.
 const UNKNOWN_BEFORE_17: &[u8] = b"SET transaction_timeout = 0;\n";
@@ -95,13 +101,13 @@ impl Server {
     /// If there is no schema of ours, or pg_dump fails.
     pub async fn dump(&self, path: &Path, lock: &File, progress: &ProgressBar) -> Result<Snapshot> {
         let mut connection = super::connect(&self.options).await?;
+        let tables: Vec<String> = sqlx::query_scalar(TABLES)
+            .fetch_all(&mut connection)
+            .await?;
         let mut shared = connection
             .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .await?;
-        // It stays open, and may have nothing to do, until pg_dump is done.
-        sqlx::raw_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-            .execute(&mut *shared)
-            .await?;
+        hold(&mut shared, &tables).await?;
         let revision = revisions::standing(&mut shared, &MIGRATOR)
             .await?
             .current_version();
@@ -116,7 +122,7 @@ impl Server {
             self.client
                 .connecting("pg_dump", &self.options)
                 .args(["--format=custom", "--schema", SCHEMA, "--verbose"])
-                .args([LOCK_TIMEOUT, &format!("--snapshot={id}")])
+                .args([DUMP_LOCK_TIMEOUT, &format!("--snapshot={id}")])
                 // By name, not as its stdout: from version 18 on that would leave the table of
                 // contents at the end, where nobody looks for it.
                 .arg("--file")
@@ -238,7 +244,7 @@ impl Server {
         progress: &ProgressBar,
     ) -> Result<Rows> {
         let mut psql = BufWriter::with_capacity(READ_AHEAD, stdin);
-        psql.write_all(b"BEGIN;\n").await?;
+        psql.write_all(BEGIN.as_bytes()).await?;
         psql.write_all(NOTE_OTHERS.as_bytes()).await?;
         for drop in drops {
             psql.write_all(format!("{drop};\n").as_bytes()).await?;
@@ -259,10 +265,39 @@ impl Server {
     }
 }
 
+/// Keeps the tables from being rewritten for as long as the transaction lasts, which then may have nothing to do until pg_dump
+/// is done. Before its snapshot is taken, which is at its first question: a table that is rewritten after that is empty to it.
+async fn hold(transaction: &mut PgConnection, tables: &[String]) -> Result<()> {
+    let mut hold = format!(
+        "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+    );
+    if !tables.is_empty() {
+        hold = format!(
+            "{hold}; LOCK TABLE {} IN ACCESS SHARE MODE",
+            tables.join(", ")
+        );
+    }
+    let Err(error) = sqlx::raw_sql(AssertSqlSafe(hold))
+        .execute(transaction)
+        .await
+    else {
+        return Ok(());
+    };
+    let remedy = if sqlstate::is(&error, sqlstate::LOCK_NOT_AVAILABLE) {
+        format!("somebody has been changing one for {LOCK_TIMEOUT}, try again later")
+    } else {
+        "back up as the owner of the tables".to_owned()
+    };
+    Err(super::explain(error).context(format!("cannot hold the tables: {remedy}")))
+}
+
 /// Whether a server knows what pg_restore has written.
 fn is_known(statement: &[u8], server_major: u32) -> bool {
     server_major >= 17 || statement != UNKNOWN_BEFORE_17
 }
+
+/// While it waits for what somebody uses, everybody waits behind what is dropped already. The script of pg_restore lifts the limit.
+const BEGIN: &str = "BEGIN;\nSET LOCAL lock_timeout = '10s';\n";
 
 /// Remembers until the commit what is in other schemas.
 const NOTE_OTHERS: &str = concat!(
@@ -413,6 +448,10 @@ fn listen(child: &mut Child, progress: &ProgressBar) -> Result<JoinHandle<Option
 
 async fn failure(program: &str, complaint: JoinHandle<Option<String>>) -> anyhow::Error {
     match complaint.await {
+        Ok(Some(complaint)) if complaint.contains("lock timeout") => anyhow!(
+            "{program}: {complaint}: somebody is at work on what it needs, stop the workers and end such sessions \
+             (pg_stat_activity) or try again later"
+        ),
         Ok(Some(complaint)) => anyhow!("{program}: {complaint}"),
         _ => anyhow!("{program} failed without saying why"),
     }
@@ -424,7 +463,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 async fn count(connection: &mut PgConnection) -> Result<Rows> {
-    let tables: Vec<String> = sqlx::query_scalar(include_str!("backup_tables.sql"))
+    let tables: Vec<String> = sqlx::query_scalar(TABLES)
         .fetch_all(&mut *connection)
         .await?;
     let mut rows = Rows::new();

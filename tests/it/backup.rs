@@ -13,11 +13,12 @@ use paxflow::db::backup::{Rows, Server, Snapshot};
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::events::{booking, flight};
 use crate::process::{Place, generated, output, place, ran, until};
-use crate::running::signal;
+use crate::running::{Running, signal};
 use crate::support::{Database, assert_exact, assert_same_rows, dump, execute};
 
 const PASSENGER: &str = "Canary Passenger";
@@ -333,10 +334,9 @@ async fn a_backup_that_is_interrupted_leaves_nothing() {
     let mut source = Source::filled().await;
     let file = source.file("market.dump");
     for name in ["INT", "TERM"] {
-        let mut locking = lock(&source.place, "ACCESS EXCLUSIVE").await;
         let mut command = source.place.paxflow(&["db", "backup", text(&file)]);
-        let stopped = command.stderr(Stdio::piped()).spawn().unwrap();
-        blocked(&mut source.connection, "backup", 2).await;
+        command.stderr(Stdio::piped());
+        let (stopped, locking) = start_and_hold_up(&mut source, command).await;
         assert!(source.file("market.dump.partial").exists());
         signal(stopped.id().unwrap(), name);
         let ended = stopped.wait_with_output().await.unwrap();
@@ -345,7 +345,7 @@ async fn a_backup_that_is_interrupted_leaves_nothing() {
         assert!(err.contains("interrupted"), "{err}");
         assert_eq!(fs::read_dir(source.directory.path()).unwrap().count(), 0);
         // A session that waits for a lock does not see that its client has gone.
-        execute(&mut locking, "ROLLBACK").await;
+        execute(&mut locking.await.unwrap(), "ROLLBACK").await;
         gone(&mut source.connection, "backup").await;
     }
 }
@@ -398,16 +398,38 @@ pub async fn lock(place: &Place, mode: &str) -> PgConnection {
     connection
 }
 
-/// Waits until so many sessions of a command wait for a lock.
+/// Waits until a command has so many sessions, of which one waits for a lock.
 pub async fn blocked(connection: &mut PgConnection, command: &str, sessions: i64) {
     let waiting = format!(
-        "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND application_name = 'paxflow {command}' AND wait_event_type = 'Lock'"
+        "SELECT count(*), count(*) FILTER (WHERE wait_event_type = 'Lock') FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'paxflow {command}'"
     );
     until("the command waits", async || {
-        (dump(connection, &waiting).await == format!("{sessions}\n")).then_some(())
+        (dump(connection, &waiting).await == format!("{sessions} | 1\n")).then_some(())
     })
     .await;
+}
+
+/// Starts a backup whose pg_dump waits for a table: behind somebody who waits for the backup, which holds it. Returns that one
+/// as well, once it has the table.
+async fn start_and_hold_up(
+    source: &mut Source,
+    mut command: Command,
+) -> (Child, JoinHandle<PgConnection>) {
+    let mut first = lock(&source.place, "ACCESS EXCLUSIVE").await;
+    let child = command.spawn().unwrap();
+    blocked(&mut source.connection, "backup", 1).await;
+    let place = source.place.clone();
+    let second = tokio::spawn(async move { lock(&place, "ACCESS EXCLUSIVE").await });
+    until("both wait for the table", async || {
+        let waiting =
+            "SELECT count(*) FROM pg_locks WHERE relation = 'users'::regclass AND NOT granted";
+        (source.place.number(waiting).await == 2).then_some(())
+    })
+    .await;
+    execute(&mut first, "ROLLBACK").await;
+    blocked(&mut source.connection, "backup", 2).await;
+    (child, second)
 }
 
 /// Waits until nothing of a command is left.
@@ -439,11 +461,8 @@ fn children(parent: u32) -> Vec<String> {
 async fn a_backup_that_is_killed_never_looks_whole_and_its_children_show_no_password() {
     let mut source = Source::filled().await;
     let file = source.file("market.dump");
-    let mut locking = lock(&source.place, "ACCESS EXCLUSIVE").await;
-    let mut command = source.place.paxflow(&["db", "backup", text(&file)]);
-    let mut killed = command.spawn().unwrap();
-    // pg_dump, and the one that counts.
-    blocked(&mut source.connection, "backup", 2).await;
+    let command = source.place.paxflow(&["db", "backup", text(&file)]);
+    let (mut killed, locking) = start_and_hold_up(&mut source, command).await;
     let (_, password) = source.place.database_url.split_once("://").unwrap();
     let (password, _) = password.split_once('@').unwrap();
     let (_, password) = password.split_once(':').unwrap();
@@ -452,7 +471,7 @@ async fn a_backup_that_is_killed_never_looks_whole_and_its_children_show_no_pass
     assert!(!seen.iter().any(|line| line.contains(password)), "{seen:?}");
     killed.kill().await.unwrap();
     assert!(!file.exists());
-    execute(&mut locking, "ROLLBACK").await;
+    execute(&mut locking.await.unwrap(), "ROLLBACK").await;
     gone(&mut source.connection, "backup").await;
     assert!(!file.exists() && source.file("market.dump.partial").exists());
     // Unless pg_dump still writes there.
@@ -486,4 +505,36 @@ async fn tables_outside_of_public_are_refused_and_not_left_out() {
     }
     let files = fs::read_dir(directory.path()).unwrap().count();
     assert_eq!(files, 1);
+}
+
+/// A table that is rewritten, by a change of the schema, is empty to a snapshot of before.
+#[tokio::test]
+async fn a_backup_taken_while_a_table_is_rewritten_holds_its_rows() {
+    let source = Source::filled().await;
+    let mut rewriting = source.place.connect().await;
+    execute(
+        &mut rewriting,
+        "SET idle_in_transaction_session_timeout = 0; BEGIN;
+         ALTER TABLE users ADD COLUMN lot double precision DEFAULT random()",
+    )
+    .await;
+    let file = source.file("market.dump");
+    let backup = Running::start(source.place.paxflow(&["db", "backup", text(&file)]));
+    until("the backup waits for the table", async || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        (source.place.number(waiting).await > 0).then_some(())
+    })
+    .await;
+    execute(&mut rewriting, "COMMIT").await;
+    let (code, out, err) = backup.ended().await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let target = empty().await;
+    let (code, out, err) = restore(&target, &[text(&file)]).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let mut restored = target.connect().await;
+    assert_eq!(
+        dump(&mut restored, "SELECT count(*) FROM users").await,
+        "7\n"
+    );
 }

@@ -311,3 +311,22 @@ async fn a_restore_that_is_killed_changes_nothing() {
     gone(&mut connection, "restore").await;
     assert_same_rows(&everything(&mut connection).await, &before);
 }
+
+/// Everybody waits behind what it has dropped already.
+#[tokio::test]
+async fn a_restore_gives_way_to_who_uses_what_it_would_drop() {
+    let source = Source::filled().await;
+    let file = source.backup().await;
+    let target = Database::new().await;
+    let mut connection = target.connect().await;
+    let before = everything(&mut connection).await;
+    let locking = lock(&place(&target), "ACCESS SHARE").await;
+    let (code, _, err) = restore(&target, &["--force", text(&file)]).await;
+    assert!(
+        code == 1 && err.contains("lock timeout: somebody is at work on what it needs"),
+        "{err}"
+    );
+    gone(&mut connection, "restore").await;
+    drop(locking);
+    assert_same_rows(&everything(&mut connection).await, &before);
+}
