@@ -1,9 +1,10 @@
-//! How a worker is doing, told by the worker and asked by `/readyz`.
+//! How a worker is doing, told by the worker and asked by `/readyz`; in the log when it changes.
 
 use std::time::{Duration, Instant};
 
 use metrics::gauge;
 use tokio::sync::watch;
+use tracing::{info, warn};
 
 use crate::telemetry;
 
@@ -21,17 +22,23 @@ struct State {
     committing_since: Option<Instant>,
     /// Why the batch in the works is held.
     held: Option<String>,
+    /// Events that were set aside and are not in the log yet.
+    set_aside: u64,
 }
 
 impl Default for Health {
     fn default() -> Self {
         let booting = || Err("not connected yet".to_owned());
-        Self(watch::Sender::new(State {
+        let health = Self(watch::Sender::new(State {
             broker: booting(),
             database: booting(),
             committing_since: None,
             held: None,
-        }))
+            set_aside: 0,
+        }));
+        health.broker(booting());
+        health.database(booting());
+        health
     }
 }
 
@@ -45,7 +52,14 @@ impl Health {
     /// Tells that the database answers, or why not.
     pub fn database(&self, state: Result<(), String>) {
         gauge!(telemetry::UP, "to" => "database").set(f64::from(u8::from(state.is_ok())));
-        self.0.send_modify(|health| health.database = state);
+        self.0.send_modify(|health| {
+            match (&health.database, &state) {
+                (Ok(()), Err(reason)) => warn!(reason, "the database is away"),
+                (Err(_), Ok(())) => info!("the database answers"),
+                _ => {}
+            }
+            health.database = state;
+        });
     }
 
     /// Tells that a batch is taken up, or that none is.
@@ -60,6 +74,19 @@ impl Health {
     /// refuse to write.
     pub fn held(&self, reason: String) {
         self.0.send_modify(|health| health.held = Some(reason));
+    }
+
+    /// Tells that events were set aside.
+    pub fn set_aside(&self, events: u64) {
+        self.0.send_modify(|health| health.set_aside += events);
+    }
+
+    /// Events that were set aside since this was asked last.
+    pub fn take_set_aside(&self) -> u64 {
+        let mut events = 0;
+        self.0
+            .send_modify(|health| events = std::mem::take(&mut health.set_aside));
+        events
     }
 
     /// Whether the worker makes progress, or is idle with both connections up.

@@ -7,7 +7,7 @@ mod commit;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
@@ -45,8 +45,10 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// How long a stop may take before what is in hand is handed back: with the goodbyes to a broker that
 /// does not answer it ends within 10 s.
 const STOP_MAX: Duration = Duration::from_secs(7);
-/// How often an idle worker looks whether the database answers.
+/// How often a worker looks whether the database answers.
 const PING_EVERY: Duration = Duration::from_secs(2);
+/// Events that are set aside are summed up in the log so often: of a bad producer there may be thousands a second.
+const TELL_SET_ASIDE_EVERY: Duration = Duration::from_secs(60);
 
 /// What a worker needs to run.
 #[derive(Debug, Clone)]
@@ -75,9 +77,13 @@ pub struct Worker {
 /// What only a person can mend; nothing in hand has been acknowledged then.
 pub async fn run(worker: &Worker, mut stop: Stop) -> Result<()> {
     note_verdicts(&VerdictCounts::default());
-    let pings = tokio::spawn(ping(worker.clone()));
-    let ended = sessions(worker, &mut stop).await;
-    pings.abort();
+    let mut watching = tokio::spawn(watch(worker.clone()));
+    let ended = tokio::select! {
+        ended = sessions(worker, &mut stop) => ended,
+        refused = &mut watching => Err(refused.context("the watch failed")?),
+    };
+    watching.abort();
+    tell_set_aside(worker);
     ended
 }
 
@@ -150,36 +156,61 @@ fn tell_unreadable(worker: &Worker, reason: &str) {
 /// Waits until the database answers, before any delivery is taken; `false` if told to stop.
 async fn database_answers(worker: &Worker, stop: &mut Stop) -> Result<bool> {
     let mut backoff = Backoff::default();
-    while let Err(error) = db::pool::answers(&worker.pool).await {
-        if fault_of(&error) != Fault::Transient {
-            return Err(db::explain(error))
-                .context("the database refuses to work with us (DATABASE_URL)");
-        }
-        worker.health.database(Err(db::told(&error)));
+    while let Err(reason) = ask_database(worker).await? {
         let wait = backoff.next_wait();
-        warn!(
-            reason = db::told(&error),
-            retry_in_ms = wait.as_millis() as u64,
-            "waiting for the database"
-        );
+        let retry_in_ms = wait.as_millis() as u64;
+        warn!(reason, retry_in_ms, "waiting for the database");
         if stop.requested_within(wait).await {
             return Ok(false);
         }
     }
-    worker.health.database(Ok(()));
     Ok(true)
 }
 
-/// Keeps the readiness honest while there is nothing to commit.
-async fn ping(worker: Worker) {
+/// Whether the database answers, or why not.
+///
+/// # Errors
+/// If it will not before a person has done something.
+async fn ask_database(worker: &Worker) -> Result<Result<(), String>> {
+    let answer = match db::pool::answers(&worker.pool).await {
+        Err(error) if fault_of(&error) != Fault::Transient => {
+            return Err(db::explain(error))
+                .context("the database refuses to work with us (DATABASE_URL)");
+        }
+        answer => answer.map_err(|error| db::told(&error)),
+    };
+    worker.health.database(answer.clone());
+    Ok(answer)
+}
+
+/// Keeps the readiness honest while there is nothing to commit, and sums up in the log what was set aside. Ends with what only
+/// a person can mend.
+async fn watch(worker: Worker) -> anyhow::Error {
+    let mut told_at = None;
     loop {
         tokio::time::sleep(PING_EVERY).await;
-        let answer = db::pool::answers(&worker.pool)
-            .await
-            .map_err(|error| db::told(&error));
+        if let Err(error) = ask_database(&worker).await {
+            return error;
+        }
         gauge!(telemetry::POOL_OPEN).set(f64::from(worker.pool.size()));
-        worker.health.database(answer);
+        if told_at.is_none_or(|at: Instant| at.elapsed() >= TELL_SET_ASIDE_EVERY)
+            && tell_set_aside(&worker)
+        {
+            told_at = Some(Instant::now());
+        }
     }
+}
+
+/// Tells how many events were set aside since it was told last, if there are any.
+fn tell_set_aside(worker: &Worker) -> bool {
+    let events = worker.health.take_set_aside();
+    if events > 0 {
+        warn!(
+            events,
+            "set aside in quarantined_events: paxflow quarantine list tells why"
+        );
+    }
+    events > 0
 }
 
 /// How a session with the broker ended.
@@ -457,7 +488,10 @@ impl<'w> Session<'w> {
             return End::Stopped;
         }
         End::Lost {
-            error: BrokerError::Lost("handed back while the database is away".to_owned()),
+            error: BrokerError::Lost(
+                "left by ourselves: what was in hand went back while the database is away"
+                    .to_owned(),
+            ),
             settled,
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use metrics::{counter, gauge, histogram};
 use tokio::sync::oneshot;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::Worker;
 use crate::apply::Batch;
@@ -66,10 +66,15 @@ pub(super) async fn commit(
     let started = Instant::now();
     let mut backoff = Backoff::default();
     worker.health.committing(Some(started));
+    let mut is_held = false;
     let outcome = loop {
         let error = match apply_once(&worker, &mut batch, &mut lease).await {
             Ok(()) => {
                 note_commit(events, started);
+                if is_held {
+                    let held_ms = started.elapsed().as_millis() as u64;
+                    info!(events, held_ms, "committed the batch that was held");
+                }
                 break Outcome::Committed { last_tag, events };
             }
             Err(error) => error,
@@ -84,6 +89,7 @@ pub(super) async fn commit(
         }
         counter!(telemetry::RETRIES).increment(1);
         worker.health.held(db::told(&error));
+        is_held = true;
         let wait = backoff.next_wait();
         warn!(
             events,
@@ -100,6 +106,7 @@ pub(super) async fn commit(
         }
     };
     note_verdicts(&batch.committed);
+    worker.health.set_aside(batch.committed.quarantined);
     worker.health.committing(None);
     // A batch that was given up has none to hand on, and there need not be one behind that would take it.
     if let Some(lease) = lease {

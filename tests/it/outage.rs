@@ -175,6 +175,7 @@ async fn honest_readiness_of_an_idle_worker_over_a_read_only_database() {
         reason.contains("the database is read-only").then_some(())
     })
     .await;
+    assert_eq!(worker.log().matches("the database is away").count(), 1);
     // Its sessions of meanwhile are left to it.
     execute(
         &mut connection,
@@ -182,5 +183,7 @@ async fn honest_readiness_of_an_idle_worker_over_a_read_only_database() {
     )
     .await;
     worker.ready().await;
-    worker.stop().await;
+    let log = worker.stop().await;
+    assert_eq!(log.matches("the database answers").count(), 2, "{log}");
+    assert_eq!(log.matches("the database is away").count(), 1, "{log}");
 }

@@ -66,8 +66,8 @@ async fn no_loss_exact_rollup_and_queues_drained_with_two_workers() {
     place
         .assert_holds(&generated(EVENTS as u64, 11, 0.02))
         .await;
-    one.stop().await;
-    two.stop().await;
+    let logs = one.stop().await + &two.stop().await;
+    assert!(logs.contains("set aside in quarantined_events"), "{logs}");
     place.assert_drained().await;
 }
 

@@ -286,6 +286,32 @@ async fn too_many_connections_are_waited_out() {
     }
 }
 
+/// Also while it has nothing to do: a supervisor that starts it again may have the new password.
+#[tokio::test]
+async fn an_idle_worker_ends_where_its_login_is_let_in_no_more() {
+    let rig = Rig::new(seeds(1).next().unwrap()).await;
+    let role = format!("paxflow_rotated_{}", std::process::id());
+    let place = as_role(&rig, &role).await;
+    let mut worker = Worker::start(small_batches(&place)).await;
+    worker.ready().await;
+    run(
+        &rig.place,
+        &format!("ALTER ROLE {role} NOLOGIN; {TERMINATE}"),
+    )
+    .await;
+    let ended = worker.exit_within(Duration::from_secs(15)).await;
+    let log = worker.log();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(
+        ended.code() == Some(1)
+            && last.starts_with("paxflow: the database refuses to work with us (DATABASE_URL)")
+            && last.ends_with("is not permitted to log in"),
+        "{ended}: {log}"
+    );
+    drop_role(&rig, &role).await;
+    rig.finish().await;
+}
+
 /// What only a person can mend ends the worker with one clear line; nothing it held is lost.
 #[tokio::test]
 async fn a_missing_permission_or_table_ends_the_worker_and_loses_nothing() {
