@@ -1,12 +1,12 @@
 //! Publishes events with confirms.
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, ExchangeKind};
 
 use super::connect::{Link, connect};
 use super::topology::Topology;
-use super::{BrokerError, answered, close};
+use super::{BrokerError, answered, close, is_not_found};
 use crate::config::Secret;
 use crate::event::CONTENT_TYPE;
 
@@ -26,10 +26,29 @@ impl Publisher {
     /// # Errors
     /// If the broker is away or refuses us.
     pub async fn open(url: &Secret, topology: &Topology) -> Result<Self, BrokerError> {
+        Self::connect(url, topology, true).await
+    }
+
+    /// Connects to an exchange that is there already, and otherwise does as [`Self::open`]. A producer need not know the name of
+    /// the queue, nor be allowed to make one: that of another name would fill with a copy of all events.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn join(url: &Secret, topology: &Topology) -> Result<Self, BrokerError> {
+        Self::connect(url, topology, false).await
+    }
+
+    async fn connect(
+        url: &Secret,
+        topology: &Topology,
+        declares: bool,
+    ) -> Result<Self, BrokerError> {
         let connection = connect(url, "publisher").await?;
         let opening = answered(async {
             let channel = connection.create_channel().await?;
-            topology.declare(&channel).await?;
+            if declares || !is_there(&connection, &topology.exchange).await? {
+                topology.declare(&channel).await?;
+            }
             channel
                 .confirm_select(ConfirmSelectOptions::default())
                 .await?;
@@ -84,6 +103,27 @@ impl Publisher {
     }
 }
 
+/// Whether there is such an exchange. Asked on a channel of its own, which the answer ends where there is none.
+async fn is_there(connection: &Link, exchange: &str) -> Result<bool, BrokerError> {
+    let channel = connection.create_channel().await?;
+    let passive = ExchangeDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
+    let found = channel.exchange_declare(
+        exchange.into(),
+        ExchangeKind::Topic,
+        passive,
+        FieldTable::default(),
+    );
+    match found.await {
+        Ok(()) => channel.close(200, "done".into()).await?,
+        Err(error) if is_not_found(&error) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(true)
+}
+
 impl Unconfirmed {
     /// Waits until the broker has the message on its disk. May be dropped before it is done, and asked again.
     ///
@@ -93,7 +133,7 @@ impl Unconfirmed {
         match (&mut self.0).await? {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(_)) => Err(BrokerError::Refused(
-                "the exchange has no queue for the event".to_owned(),
+                "the exchange has no queue for the event, which a worker makes: start one (paxflow run)".to_owned(),
             )),
             Confirmation::Nack(_) => Err(BrokerError::Lost(
                 "the broker did not take the event".to_owned(),

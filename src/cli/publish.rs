@@ -61,7 +61,7 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCo
 
     let topology = Topology::of(config);
     let url = config.amqp_url()?;
-    let publisher = Publisher::open(url, &topology).await.with_context(|| {
+    let publisher = Publisher::join(url, &topology).await.with_context(|| {
         format!(
             "cannot publish to the broker at {} (AMQP_URL)",
             broker::address(url)

@@ -3,6 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use paxflow::broker::queue_state;
+use paxflow::config::Secret;
 use paxflow::event::BODY_BYTES_MAX;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -68,6 +70,24 @@ async fn publish_sends_nothing_of_a_file_with_a_bad_line_unless_told_to_skip_it(
         (0, &json!(2), &json!(1))
     );
     assert_eq!(waiting(&place).await, 4);
+}
+
+/// It would fill with a copy of all events, and nobody would take them.
+#[tokio::test]
+async fn publish_makes_no_queue_beside_the_one_that_workers_have_made() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let events = file(&flights(3), ".ndjson");
+    let mut command = place.paxflow(&["publish", path(&events)]);
+    let unknown = format!("{}.unknown", place.topology.queue);
+    command.env("PAXFLOW_QUEUE", &unknown);
+    let (code, out, err) = ran(command).await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(waiting(&place).await, 3);
+    let url = Secret::new(place.amqp_url.as_str());
+    let made = queue_state(&url, &unknown).await.unwrap();
+    assert!(made.is_none(), "{made:?}");
 }
 
 #[tokio::test]
