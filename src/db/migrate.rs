@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
@@ -19,6 +20,8 @@ pub static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// SQLSTATE of what a role may not do.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+const CANNOT_GRANT: &str = "cannot give the roles of deploy/roles.sql their rights";
 
 /// What a failed revision waits for when its failing statement is looked for.
 const SEARCH_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -91,8 +94,10 @@ pub async fn upgrade(
     let (mut turn, standing) = start(options, migrator, patience).await?;
     let applied = migrator.run_to(target, &mut turn.connection).await;
     if let Err(error) = applied {
-        if is_refused(&error) {
-            return Err(not_the_owner(&standing, migrator));
+        // Those before the one that failed stay, also what they have made anew.
+        rights::grant(&mut turn.connection).await.ok();
+        if let Some(refusal) = refusal(&error) {
+            return Err(not_the_owner(&standing, migrator, &refusal));
         }
         return Err(explain(turn, error, ups(migrator)).await);
     }
@@ -103,7 +108,7 @@ pub async fn upgrade(
     }
     rights::grant(&mut turn.connection)
         .await
-        .context("cannot give the roles of deploy/roles.sql their rights")?;
+        .context(CANNOT_GRANT)?;
     turn.end().await;
     Ok(())
 }
@@ -119,13 +124,18 @@ pub async fn grant_again(
     patience: Patience,
 ) -> Result<()> {
     let (mut turn, _) = start(options, migrator, patience).await?;
-    match rights::grant(&mut turn.connection).await {
-        Err(error) if !super::sqlstate::is(&error, INSUFFICIENT_PRIVILEGE) => {
-            return Err(error).context("cannot give the roles of deploy/roles.sql their rights");
-        }
-        _ => turn.end().await,
-    }
+    grant_if_may(&mut turn.connection).await?;
+    turn.end().await;
     Ok(())
+}
+
+async fn grant_if_may(connection: &mut PgConnection) -> Result<()> {
+    match rights::grant(connection).await {
+        Err(error) if !super::sqlstate::is(&error, INSUFFICIENT_PRIVILEGE) => {
+            Err(error).context(CANNOT_GRANT)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Takes the revisions after `target` back, newest first, each in one transaction.
@@ -154,9 +164,11 @@ pub async fn downgrade(
     }
     let taken_back = migrator.undo(&mut turn.connection, target).await;
     if let Err(error) = taken_back {
-        if is_refused(&error) {
+        rights::grant(&mut turn.connection).await.ok();
+        if let Some(refusal) = refusal(&error) {
             bail!(
-                "this role may not change the schema: run `paxflow db migrate downgrade {target}` as a member of paxflow_owner"
+                "this role may not change the schema: run `paxflow db migrate downgrade {target}` as its owner \
+                 or a member of paxflow_owner: {refusal}"
             );
         }
         let downs = migrator
@@ -164,6 +176,7 @@ pub async fn downgrade(
             .filter(|file| file.migration_type.is_down_migration());
         return Err(explain(turn, error, downs).await);
     }
+    grant_if_may(&mut turn.connection).await?;
     turn.end().await;
     Ok(())
 }
@@ -180,18 +193,22 @@ async fn start(
     Ok((turn, standing))
 }
 
-fn is_refused(error: &MigrateError) -> bool {
-    sqlstate(error).as_deref() == Some(INSUFFICIENT_PRIVILEGE)
+/// What the server says the role may not do, if it is that.
+fn refusal(error: &MigrateError) -> Option<String> {
+    let answer = answer(error)?;
+    (answer.code().as_deref() == Some(INSUFFICIENT_PRIVILEGE)).then(|| answer.message().to_owned())
 }
 
-fn not_the_owner(before: &Standing, migrator: &Migrator) -> anyhow::Error {
+fn not_the_owner(before: &Standing, migrator: &Migrator, refusal: &str) -> anyhow::Error {
     let problem = if before.in_sync() {
         "the airports of this version are not loaded, and this role may not load them".to_owned()
     } else {
         let (current, latest) = (before.current_version(), latest(migrator));
         format!("the schema is at revision {current} of {latest}, and this role may not change it")
     };
-    anyhow!("{problem}: run `paxflow db migrate upgrade` as a member of paxflow_owner")
+    anyhow!(
+        "{problem}: run `paxflow db migrate upgrade` as its owner or a member of paxflow_owner: {refusal}"
+    )
 }
 
 /// Names the file and the statement, and who holds the lock if it is for that.
@@ -210,7 +227,8 @@ async fn explain<'a>(
     if let Some(statement) = failing_statement(&mut turn, file).await {
         what = format!("{what}, line {}: {}", statement.line, statement.headline());
     }
-    let sqlstate = sqlstate(&cause).unwrap_or_default();
+    let sqlstate = answer(&cause).and_then(DatabaseError::code);
+    let sqlstate = sqlstate.unwrap_or_default();
     if sqlstate == LOCK_NOT_AVAILABLE {
         what = format!(
             "{what}: the lock it needs is held{}; end that session or try again later",
@@ -229,10 +247,10 @@ async fn explain<'a>(
     }
 }
 
-fn sqlstate(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+/// What the server said, if it did.
+fn answer<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e dyn DatabaseError> {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
-    let answer = causes.find_map(|cause| cause.downcast_ref::<sqlx::Error>()?.as_database_error());
-    answer?.code().map(Into::into)
+    causes.find_map(|cause| cause.downcast_ref::<sqlx::Error>()?.as_database_error())
 }
 
 /// Runs a failed revision once more, statement by statement, in a transaction that is rolled back:

@@ -36,6 +36,7 @@ mod raw;
 mod rebuild;
 mod relations;
 mod restore;
+mod rights;
 mod roles;
 mod running;
 mod self_audit;

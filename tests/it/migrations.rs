@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use paxflow::db;
 use paxflow::db::migrate::MIGRATOR;
-use paxflow::db::revisions::{file_name, latest, ups};
+use paxflow::db::revisions::{latest, ups};
 use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::migrate::Migrate;
@@ -15,7 +15,7 @@ use tokio::process::Command;
 use crate::boot::with_empty_database;
 use crate::events::{booking, flight};
 use crate::process::{Place, database_url, fed, generated, place, ran};
-use crate::support::{Database, dump, execute};
+use crate::support::{Database, dump, execute, with_revisions};
 
 /// The schema as the catalogs tell it.
 async fn catalogs(connection: &mut PgConnection) -> String {
@@ -36,18 +36,6 @@ async fn refuses(place: &Place, arguments: &[&str]) -> String {
     let why = err.lines().last().unwrap_or_default();
     assert!(why.starts_with("paxflow: "), "{err}");
     why.to_owned()
-}
-
-/// The revisions of this program and further ones, as files.
-fn with_revisions(further: &[(&str, &str)]) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for file in MIGRATOR.iter() {
-        std::fs::write(dir.path().join(file_name(file)), file.sql.as_str()).unwrap();
-    }
-    for (name, sql) in further {
-        std::fs::write(dir.path().join(name), sql).unwrap();
-    }
-    dir
 }
 
 fn text(dir: &tempfile::TempDir) -> &str {

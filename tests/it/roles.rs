@@ -13,13 +13,13 @@ use crate::boot::fails;
 use crate::process::{Place, Worker, database_url, generated, place, ran, until};
 use crate::support::{Database, dump, execute};
 
-const ROLES: &str = include_str!("../../deploy/roles.sql");
+pub const ROLES: &str = include_str!("../../deploy/roles.sql");
 const PASSWORD: &str = "canary-secret";
 /// SQLSTATE of what a role may not do.
 const DENIED: &str = "42501";
 
 /// Every relation, with what worker and analyst may do. Whoever adds a relation has to decide.
-const RIGHTS: &str = "\
+pub const RIGHTS: &str = "\
 _sqlx_migrations | SELECT | -
 airports | SELECT | SELECT
 booking_curve | SELECT | SELECT
@@ -84,12 +84,12 @@ const DENIED_TO_ANALYST: [&str; 12] = [
 ];
 
 /// A login of one of the roles, dropped by [`Login::drop_from`].
-struct Login {
+pub struct Login {
     name: String,
 }
 
 impl Login {
-    async fn of(role: &str, admin: &mut PgConnection) -> Self {
+    pub async fn of(role: &str, admin: &mut PgConnection) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("paxflow_login_{}_{number}", std::process::id());
@@ -103,7 +103,7 @@ impl Login {
         options.username(&self.name).password(PASSWORD)
     }
 
-    fn place(&self, database: &Database) -> Place {
+    pub fn place(&self, database: &Database) -> Place {
         let url = database_url(database.options.get_database().unwrap());
         let (_, host) = url.split_once('@').unwrap();
         Place {
@@ -117,7 +117,7 @@ impl Login {
     }
 
     /// It owns nothing, or this fails.
-    async fn drop_from(self, admin: &mut PgConnection) {
+    pub async fn drop_from(self, admin: &mut PgConnection) {
         execute(admin, &format!("DROP ROLE {}", self.name)).await;
     }
 }
@@ -139,7 +139,7 @@ async fn assert_denied(connection: &mut PgConnection, statements: &[&str]) {
     }
 }
 
-async fn rights(admin: &mut PgConnection) -> String {
+pub async fn rights(admin: &mut PgConnection) -> String {
     let rights = |role: &str| {
         format!(
             "coalesce((SELECT string_agg(p, ' ' ORDER BY p)
@@ -159,7 +159,7 @@ async fn rights(admin: &mut PgConnection) -> String {
 }
 
 /// A database without a schema.
-async fn empty() -> (Database, PgConnection) {
+pub async fn empty() -> (Database, PgConnection) {
     let database = Database::new().await;
     let mut admin = database.connect().await;
     execute(
@@ -509,7 +509,7 @@ async fn who_lacks_a_right_is_told_which_and_a_worker_before_it_takes_a_delivery
     subscription.close().await;
     let downgrade = ["db", "migrate", "downgrade", "4", "--yes"];
     let (code, _, err) = ran(place.paxflow(&downgrade)).await;
-    let remedy = "run `paxflow db migrate downgrade 4` as a member of paxflow_owner";
+    let remedy = "run `paxflow db migrate downgrade 4` as its owner or a member of paxflow_owner: permission denied";
     assert!(code == 1 && err.contains(remedy), "{err}");
     // Without what batches do not need a worker starts.
     execute(&mut admin, "GRANT INSERT ON bookings TO paxflow_worker").await;
@@ -577,7 +577,7 @@ async fn the_owner_backs_up_and_restores_and_the_rights_come_back() {
 }
 
 /// The sessions of a login have ended.
-async fn gone(admin: &mut PgConnection, login: &Login) {
+pub async fn gone(admin: &mut PgConnection, login: &Login) {
     let sessions = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'",
         login.name

@@ -10,6 +10,8 @@ use paxflow::apply::{self, Committer};
 use paxflow::batch::VerdictCounts;
 use paxflow::config::{Pooler, Secret};
 use paxflow::db;
+use paxflow::db::migrate::MIGRATOR;
+use paxflow::db::revisions::file_name;
 use paxflow::sandbox::{Options, Sandbox};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
@@ -351,4 +353,16 @@ pub fn sum_of(metrics: &str, name: &str) -> f64 {
         .filter(|(series, _)| series.split('{').next() == Some(name))
         .map(|(_, value)| value.parse::<f64>().unwrap())
         .sum()
+}
+
+/// The revisions of this program and further ones, as files.
+pub fn with_revisions(further: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in MIGRATOR.iter() {
+        std::fs::write(dir.path().join(file_name(file)), file.sql.as_str()).unwrap();
+    }
+    for (name, sql) in further {
+        std::fs::write(dir.path().join(name), sql).unwrap();
+    }
+    dir
 }
