@@ -180,8 +180,8 @@ macro_rules! read_object {
 }
 pub(super) use read_object;
 
-/// An object of the contract. One declaration gives the struct, its decoder, its JSON, its part of
-/// the content hash and its schema. A field is optional if its type is an `Option`.
+/// An object of the contract. One declaration gives the struct, its decoder, its part of the
+/// content hash and its schema. A field is optional if its type is an `Option`.
 ///
 /// `check` names a function that applies the rules between fields, `rules` one that says them in
 /// JSON Schema.
@@ -221,7 +221,6 @@ macro_rules! contract {
                     $( let decoded = decoded.and_then(|decoded| $check(decoded, place.at)); )?
                     Ok(decoded)
                 }
-
             }
 
             impl<'a> Contract<'a> for $name $(<$a>)? {
@@ -259,20 +258,6 @@ macro_rules! contract {
                         }
                     )+
                     into.end();
-                }
-            }
-
-            impl $(<$a>)? serde::Serialize for $name $(<$a>)? {
-                fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                    use serde::ser::SerializeMap as _;
-                    let mut map = serializer.serialize_map(None)?;
-                    $(
-                        if !self.$field.is_absent() {
-                            let name = json_name!($field $($json)?);
-                            map.serialize_entry(name, &self.$field)?;
-                        }
-                    )+
-                    map.end()
                 }
             }
         };

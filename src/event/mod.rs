@@ -22,7 +22,6 @@ mod time;
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 pub use booking::{Booking, BookingDeleted, Journey, Passenger};
 pub use codes::{BookingStatus, Cabin, FlightStatus, PaymentStatus};
@@ -199,45 +198,5 @@ impl<'a> Tombstone<'a> {
             deleted_at,
             reason: reason.map(Text::into_inner),
         }
-    }
-}
-
-/// The event as JSON of the contract, without the optional attributes of the envelope.
-impl Serialize for Event<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("specversion", "1.0")?;
-        map.serialize_entry("id", &self.id)?;
-        map.serialize_entry("source", &self.source)?;
-        map.serialize_entry("type", &self.kind)?;
-        map.serialize_entry("time", &self.time)?;
-        map.serialize_entry("data", &self.change)?;
-        map.end()
-    }
-}
-
-impl Serialize for Change<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Change::Booking(revision) => revision.serialize_as("booking_id", serializer),
-            Change::Flight(revision) => revision.serialize_as("flight_id", serializer),
-        }
-    }
-}
-
-impl<T: Serialize> Revision<'_, T> {
-    fn serialize_as<S: Serializer>(&self, key: &str, serializer: S) -> Result<S::Ok, S::Error> {
-        let tombstone = match &self.state {
-            State::Upserted(state) => return state.serialize(serializer),
-            State::Deleted(tombstone) => tombstone,
-        };
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry(key, &self.key)?;
-        map.serialize_entry("version", &self.version)?;
-        map.serialize_entry("deleted_at", &tombstone.deleted_at)?;
-        if let Some(reason) = &tombstone.reason {
-            map.serialize_entry("reason", reason)?;
-        }
-        map.end()
     }
 }

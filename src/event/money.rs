@@ -64,12 +64,6 @@ impl Currency {
     }
 }
 
-impl serde::Serialize for Currency {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.code)
-    }
-}
-
 impl<'a> Decode<'a> for Currency {
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         Self::from_code(&node.text(at)?).ok_or_else(|| {
@@ -107,12 +101,6 @@ impl Country {
     /// The ISO 3166 alpha-2 code.
     pub const fn as_str(self) -> &'static str {
         self.0
-    }
-}
-
-impl serde::Serialize for Country {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0)
     }
 }
 

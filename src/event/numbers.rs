@@ -11,8 +11,7 @@ use super::reason::{Reason, Rejected};
 macro_rules! integer_type {
     ($(#[doc = $doc:literal])+ $name:ident($int:ty), $range:expr) => {
         $(#[doc = $doc])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-        #[serde(transparent)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name($int);
 
         impl $name {

@@ -19,8 +19,7 @@ macro_rules! text_type {
         $name:ident, check: $check:expr, schema: $schema:expr
     ) => {
         $(#[$meta])+
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-        #[serde(transparent)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name<'a>(Cow<'a, str>);
 
         impl<'a> $name<'a> {

@@ -1,4 +1,4 @@
-//! A message becomes an event or a rejection. An event comes back from its own JSON.
+//! A message becomes an event or a rejection. An event stays the same when its JSON is spelled anew.
 //!
 //! The input is exchange, routing key, content type, content encoding and message id, each ended by a
 //! byte that no text has, then the body. A property without any byte is not there.
@@ -29,8 +29,13 @@ fuzz_target!(|input: &[u8]| {
     };
     match decode(&message) {
         Ok(event) => {
-            let json = serde_json::to_vec(&event).expect("an event is JSON");
-            assert_eq!(decode(&Message::of_body(&json)).as_ref(), Ok(&event));
+            let json: serde_json::Value =
+                serde_json::from_slice(message.body).expect("an event is JSON");
+            let json = json.to_string();
+            assert_eq!(
+                decode(&Message::of_body(json.as_bytes())).as_ref(),
+                Ok(&event)
+            );
         }
         Err(rejected) => assert!(rejected.path.starts_with('$') && !rejected.detail.is_empty()),
     }

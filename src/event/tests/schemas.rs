@@ -22,7 +22,7 @@ fn validator(schema: &Value) -> Validator {
 }
 
 /// What a producer does who validates against the schema of the events that it publishes.
-fn schema_accepts(event: &Value) -> bool {
+pub(super) fn schema_accepts(event: &Value) -> bool {
     BOOKING.is_valid(event) || FLIGHT.is_valid(event)
 }
 
