@@ -56,8 +56,7 @@ impl Delivery {
 }
 
 /// How a delivery ended. Each ends in exactly one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It changed a row.
     Applied,

@@ -15,11 +15,6 @@ macro_rules! integer_type {
         pub struct $name($int);
 
         impl $name {
-            /// Takes a number within the range.
-            pub fn new(number: $int) -> Result<Self, Rejected> {
-                Self::decode(Node::Integer(number.into()), &Path::ROOT)
-            }
-
             /// The number.
             pub const fn get(self) -> $int {
                 self.0

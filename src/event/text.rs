@@ -23,11 +23,6 @@ macro_rules! text_type {
         pub struct $name<'a>(Cow<'a, str>);
 
         impl<'a> $name<'a> {
-            /// Takes a string that keeps the rule.
-            pub fn new(text: impl Into<Cow<'a, str>>) -> Result<Self, Rejected> {
-                Self::decode(Node::Text(text.into()), &Path::ROOT)
-            }
-
             /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
