@@ -218,34 +218,29 @@ impl<'a> Folded<'a> {
         } = event;
         match change {
             Change::Booking(revision) => {
-                keep_newest(
-                    &mut self.bookings,
-                    Newest {
-                        delivery,
-                        revision,
-                        source,
-                        event_at,
-                        all: Vec::new(),
-                    },
-                );
+                keep_newest(&mut self.bookings, delivery, revision, source, event_at);
             }
             Change::Flight(revision) => {
-                keep_newest(
-                    &mut self.flights,
-                    Newest {
-                        delivery,
-                        revision,
-                        source,
-                        event_at,
-                        all: Vec::new(),
-                    },
-                );
+                keep_newest(&mut self.flights, delivery, revision, source, event_at);
             }
         }
     }
 }
 
-fn keep_newest<'a, T>(states: &mut ByKey<'a, T>, mut newest: Newest<'a, T>) {
+fn keep_newest<'a, T>(
+    states: &mut ByKey<'a, T>,
+    delivery: usize,
+    revision: Revision<'a, T>,
+    source: Cow<'a, str>,
+    event_at: DateTime<Utc>,
+) {
+    let mut newest = Newest {
+        delivery,
+        revision,
+        source,
+        event_at,
+        all: Vec::new(),
+    };
     match states.entry(newest.revision.key.clone()) {
         Entry::Vacant(place) => {
             place.insert(newest);
