@@ -2,8 +2,9 @@
 
 use super::data::{Code, Fare};
 use super::dice::Dice;
-use super::fares::{Cabin, Currency, Price, lead_days};
+use super::fares::{Currency, Price, classes, lead_days};
 use super::flights::{Flight, FlightKey};
+use crate::event::{BookingStatus, Cabin, PaymentStatus};
 
 const HOUR_S: i64 = 3_600;
 const DAY_S: i64 = 86_400;
@@ -59,44 +60,6 @@ impl PointOfSale {
             Self::Canada => -5,
             Self::Japan => 9,
             Self::Kuwait => 3,
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum BookingStatus {
-    Confirmed,
-    Cancelled,
-    Used,
-    NoShow,
-}
-
-impl BookingStatus {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Confirmed => "confirmed",
-            Self::Cancelled => "cancelled",
-            Self::Used => "used",
-            Self::NoShow => "no_show",
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Payment {
-    Pending,
-    Paid,
-    Refunded,
-    Cancelled,
-}
-
-impl Payment {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Paid => "paid",
-            Self::Refunded => "refunded",
-            Self::Cancelled => "cancelled",
         }
     }
 }
@@ -170,13 +133,13 @@ impl Party {
             point_of_sale: self.point_of_sale,
             booked_at: self.booked_at,
             cabin: self.cabin,
-            class: dice.pick(self.cabin.classes()),
+            class: dice.pick(classes(self.cabin)),
             seat: None,
             price: self.price,
             payment: if dice.percent(20) {
-                Payment::Pending
+                PaymentStatus::Pending
             } else {
-                Payment::Paid
+                PaymentStatus::Paid
             },
             status: BookingStatus::Confirmed,
             deleted: false,
@@ -199,7 +162,7 @@ pub(super) struct Booking {
     /// Row and letter.
     pub(super) seat: Option<(u8, u8)>,
     pub(super) price: Price,
-    pub(super) payment: Payment,
+    pub(super) payment: PaymentStatus,
     pub(super) status: BookingStatus,
     pub(super) deleted: bool,
     pub(super) traits: u32,
@@ -224,8 +187,8 @@ impl Booking {
         self.touch(at);
         self.status = BookingStatus::Cancelled;
         self.payment = match self.payment {
-            Payment::Paid => Payment::Refunded,
-            _ => Payment::Cancelled,
+            PaymentStatus::Paid => PaymentStatus::Refunded,
+            _ => PaymentStatus::Cancelled,
         };
     }
 
@@ -239,12 +202,12 @@ impl Booking {
         self.touch(at);
         self.deleted = false;
         self.status = BookingStatus::Confirmed;
-        self.payment = Payment::Paid;
+        self.payment = PaymentStatus::Paid;
     }
 
     pub(super) fn pay(&mut self, at: i64) {
         self.touch(at);
-        self.payment = Payment::Paid;
+        self.payment = PaymentStatus::Paid;
     }
 
     /// Another flight at the price of its market.
@@ -304,15 +267,15 @@ impl Booking {
     pub(super) fn close(&mut self, status: BookingStatus) {
         self.touch(self.trip.arrival + HOUR_S);
         self.status = status;
-        if self.payment == Payment::Pending {
-            self.payment = Payment::Paid;
+        if self.payment == PaymentStatus::Pending {
+            self.payment = PaymentStatus::Paid;
         }
     }
 
     fn reprice(&mut self, fare: Fare, dice: &mut Dice) {
         let lead = ((self.trip.departure - self.changed_at) / DAY_S).max(0);
         let currency = self.point_of_sale.currency();
-        self.class = dice.pick(self.cabin.classes());
+        self.class = dice.pick(classes(self.cabin));
         self.price = Price::draw(fare, lead, self.cabin, currency, dice);
     }
 

@@ -1,14 +1,10 @@
 //! Events as bytes: one compact CloudEvents 1.0 JSON object, appended to a buffer that is used again.
 
-use super::bookings::{Booking, BookingStatus, Payment, PointOfSale};
+use super::bookings::{Booking, PointOfSale};
 use super::fares::Price;
-use super::flights::{Flight, FlightKey, FlightStatus};
+use super::flights::{Flight, FlightKey};
 use super::people;
-
-const BOOKING_UPSERTED: &str = "airline.booking.upserted.v1";
-const BOOKING_DELETED: &str = "airline.booking.deleted.v1";
-const FLIGHT_UPSERTED: &str = "airline.flight.upserted.v1";
-const FLIGHT_DELETED: &str = "airline.flight.deleted.v1";
+use crate::event::{BookingStatus, FlightStatus, Kind, PaymentStatus};
 
 /// Seconds between a change and its event.
 const EVENT_LAG_S: i64 = 2;
@@ -163,14 +159,12 @@ pub(super) fn booking(out: &mut Vec<u8>, booking: &Booking) {
     json.open("id").booking_id(booking).raw(".");
     json.number(u64::from(booking.version)).close();
     json.text("source", booking_source(booking.point_of_sale));
-    json.text(
-        "type",
-        if booking.deleted {
-            BOOKING_DELETED
-        } else {
-            BOOKING_UPSERTED
-        },
-    );
+    let kind = if booking.deleted {
+        Kind::BookingDeleted
+    } else {
+        Kind::BookingUpserted
+    };
+    json.text("type", kind.as_str());
     json.open("time")
         .time(booking.changed_at + EVENT_LAG_S)
         .close();
@@ -200,7 +194,7 @@ fn booking_source(point_of_sale: PointOfSale) -> &'static str {
 fn booking_person(json: &mut Json, booking: &Booking) {
     let optional = Optional::of(booking);
     json.open("reference").locator(booking.party).close();
-    if optional == Optional::Ticket && booking.payment == Payment::Paid {
+    if optional == Optional::Ticket && booking.payment == PaymentStatus::Paid {
         json.open("ticket_number").raw("0");
         json.number(16 + u64::from(booking.traits % 60)).raw("24");
         json.padded(u64::from(booking.party), 7);
@@ -244,7 +238,7 @@ fn booking_trip(json: &mut Json, booking: &Booking) {
     json.open("travel_date")
         .date(booking.trip.flight.day, "-")
         .close();
-    json.text("cabin", booking.cabin.letter());
+    json.text("cabin", booking.cabin.as_str());
     json.open("booking_class").bytes(&[booking.class]).close();
     match (Optional::of(booking), booking.traits >> 6 & 3) {
         (Optional::Ticket, 0 | 1) => json
@@ -294,14 +288,12 @@ pub(super) fn flight(out: &mut Vec<u8>, flight: &Flight) {
     json.open("id").flight_id(&flight.key).raw(".");
     json.number(u64::from(flight.version)).close();
     json.text("source", "/airline/ops/us1");
-    json.text(
-        "type",
-        if flight.deleted {
-            FLIGHT_DELETED
-        } else {
-            FLIGHT_UPSERTED
-        },
-    );
+    let kind = if flight.deleted {
+        Kind::FlightDeleted
+    } else {
+        Kind::FlightUpserted
+    };
+    json.text("type", kind.as_str());
     json.open("time")
         .time(flight.changed_at + EVENT_LAG_S)
         .close();

@@ -2,6 +2,7 @@
 
 use super::data::Fare;
 use super::dice::Dice;
+use crate::event::Cabin;
 
 /// (share of bookings, days before departure): quantiles with straight lines between them.
 const LEAD_DAYS: [(i64, i64); 8] = [
@@ -30,41 +31,22 @@ const PREMIUM: [(i64, u64); 8] = [
 /// Average of `PREMIUM` over `LEAD_DAYS`: dividing by it keeps the median of a market where it is.
 const PREMIUM_MEAN: u64 = 126;
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Cabin {
-    Economy,
-    PremiumEconomy,
-    Business,
-    First,
+/// The booking classes sold in a cabin.
+pub(super) fn classes(cabin: Cabin) -> &'static [u8] {
+    match cabin {
+        Cabin::Economy => b"YBMHQKLTVX",
+        Cabin::PremiumEconomy => b"PEA",
+        Cabin::Business => b"CDJZ",
+        Cabin::First => b"FA",
+    }
 }
 
-impl Cabin {
-    pub(super) fn letter(self) -> &'static str {
-        match self {
-            Self::Economy => "Y",
-            Self::PremiumEconomy => "W",
-            Self::Business => "C",
-            Self::First => "F",
-        }
-    }
-
-    /// The booking classes sold in it.
-    pub(super) fn classes(self) -> &'static [u8] {
-        match self {
-            Self::Economy => b"YBMHQKLTVX",
-            Self::PremiumEconomy => b"PEA",
-            Self::Business => b"CDJZ",
-            Self::First => b"FA",
-        }
-    }
-
-    fn fare_percent(self) -> u64 {
-        match self {
-            Self::Economy => 100,
-            Self::PremiumEconomy => 165,
-            Self::Business => 320,
-            Self::First => 480,
-        }
+fn fare_percent(cabin: Cabin) -> u64 {
+    match cabin {
+        Cabin::Economy => 100,
+        Cabin::PremiumEconomy => 165,
+        Cabin::Business => 320,
+        Cabin::First => 480,
     }
 }
 
@@ -122,7 +104,7 @@ impl Price {
         dice: &mut Dice,
     ) -> Self {
         let cents = between_quartiles(fare, dice) * premium(lead_days) / PREMIUM_MEAN;
-        let base = cents * cabin.fare_percent() / 100;
+        let base = cents * fare_percent(cabin) / 100;
         // US ticket tax of 7.5 %, segment fee, passenger facility and security charges.
         let taxes = base * 75 / 1_000 + 1_100;
         Self {

@@ -2,6 +2,7 @@
 
 use super::data::{Code, Leg, Outcome};
 use super::dice::Dice;
+use crate::event::FlightStatus;
 
 const HOUR_S: i64 = 3_600;
 const DAY_S: i64 = 86_400;
@@ -18,31 +19,6 @@ pub(super) struct FlightKey {
     pub(super) origin: Code,
     /// Tells the flights of an endless time table apart; 0 is not written.
     pub(super) round: u32,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum FlightStatus {
-    Scheduled,
-    Delayed,
-    Boarding,
-    Departed,
-    Arrived,
-    Cancelled,
-    Diverted,
-}
-
-impl FlightStatus {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Scheduled => "scheduled",
-            Self::Delayed => "delayed",
-            Self::Boarding => "boarding",
-            Self::Departed => "departed",
-            Self::Arrived => "arrived",
-            Self::Cancelled => "cancelled",
-            Self::Diverted => "diverted",
-        }
-    }
 }
 
 #[derive(Clone, Copy)]

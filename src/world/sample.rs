@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 
-use super::bookings::{Booking, BookingStatus, Party, Payment, Trip};
+use super::bookings::{Booking, Party, Trip};
 use super::data::{Leg, Outcome};
 use super::dice::Dice;
 use super::encode;
-use super::flights::{Flight, FlightKey, FlightStatus};
+use super::flights::{Flight, FlightKey};
 use super::markets::{FIRST_DAY, Markets};
+use crate::event::{BookingStatus, FlightStatus, PaymentStatus};
 
 const SEED: u64 = 2013;
 
@@ -178,7 +179,7 @@ impl Sample {
     fn live(&mut self, mut booking: Booking, index: usize) {
         self.say_booking(&booking);
         let mut index = index;
-        if booking.payment == Payment::Pending && self.dice.percent(80) {
+        if booking.payment == PaymentStatus::Pending && self.dice.percent(80) {
             let soon = booking.booked_at + self.dice.between(300, DAY_S);
             booking.pay(soon);
             self.say_booking(&booking);

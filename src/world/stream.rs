@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::bad;
-use super::bookings::{Booking, BookingStatus, Party, Payment, Trip};
+use super::bookings::{Booking, Party, Trip};
 use super::dice::Dice;
 use super::encode;
 use super::flights::Flight;
 use super::markets::{MARKETS_MAX, Markets};
+use crate::event::{BookingStatus, PaymentStatus};
 
 /// What decides a generated world, to the byte.
 #[derive(Clone, Debug)]
@@ -421,7 +422,7 @@ impl Stream {
             55..=66 => booking.change_price(fare, moment, dice),
             67..=72 => booking.change_currency(fare, moment, dice),
             73..=79 => booking.change_cabin(fare, moment, dice),
-            80..=87 if booking.payment == Payment::Pending => booking.pay(moment),
+            80..=87 if booking.payment == PaymentStatus::Pending => booking.pay(moment),
             80..=97 => booking.choose_seat(moment, dice),
             _ => booking.delete(moment),
         }
