@@ -174,15 +174,8 @@ pub async fn warm_up(place: &Place) -> Result<()> {
 }
 
 /// Sends at a rate for a time, with a worker that runs already.
-pub async fn at_rate(
-    place: &Place,
-    load: &Events,
-    from: usize,
-    rate: f64,
-    seconds: f64,
-    number: usize,
-) -> Result<Latency> {
-    let watched = watched(place, load, from, rate, seconds, number).await?;
+pub async fn at_rate(place: &Place, load: &Events, rate: f64, seconds: f64) -> Result<Latency> {
+    let watched = watched(place, load, 0, rate, seconds, 0).await?;
     Ok(Latency::of(rate, &watched.ms(), &watched.late))
 }
 

@@ -387,7 +387,7 @@ async fn latency_at(
     let worker = process::Worker::start(&place, &[])?;
     latency::warm_up(&place).await?;
     let before = Spent::now(servers, &worker)?;
-    let latency = latency::at_rate(&place, events, 0, rate, seconds, 0).await?;
+    let latency = latency::at_rate(&place, events, rate, seconds).await?;
     let cores = before.cores_since(servers, &worker)?;
     worker.stop().await?;
     place.assert_exact().await?;

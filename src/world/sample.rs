@@ -246,10 +246,7 @@ impl Sample {
             booking.choose_seat(moment, &mut self.dice);
             return index;
         }
-        let trip = Trip::on(&Flight::of_leg(
-            &self.markets.legs[leg],
-            self.market_of[leg],
-        ));
+        let trip = self.trip(leg);
         booking.rebook(trip, market.fare, moment, &mut self.dice);
         leg
     }
