@@ -20,7 +20,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let (mut valid, mut rejected) = (0_u64, Vec::new());
+    let (mut valid, mut rejected) = (0_u64, 0_u64);
+    let mut findings = Vec::new();
     for name in &arguments.files {
         let mut input = lines::open(name)?;
         let (mut body, mut line) = (Vec::new(), 0_u64);
@@ -31,25 +32,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             }
             match decode(&Message::of_body(&body)) {
                 Ok(_) => valid += 1,
-                Err(finding) if arguments.json => rejected.push(json!({
-                    "file": name, "line": line, "reason": finding.reason.as_str(),
-                    "path": finding.path, "detail": finding.detail,
-                })),
                 Err(finding) => {
-                    say!("{name}:{line}: {finding}");
-                    rejected.push(line.into());
+                    rejected += 1;
+                    if arguments.json {
+                        findings.push(json!({
+                            "file": name, "line": line, "reason": finding.reason.as_str(),
+                            "path": finding.path, "detail": finding.detail,
+                        }));
+                    } else {
+                        say!("{name}:{line}: {finding}");
+                    }
                 }
             }
         }
     }
     if arguments.json {
-        let report = json!({ "valid": valid, "rejected": rejected });
+        let report = json!({ "valid": valid, "rejected": findings });
         say!(
             "{}",
             serde_json::to_string_pretty(&report).context("cannot write the report")?
         );
     } else {
-        say!("{valid} valid, {} rejected", rejected.len());
+        say!("{valid} valid, {rejected} rejected");
     }
-    Ok(super::exit_code(rejected.is_empty()))
+    Ok(super::exit_code(rejected == 0))
 }
