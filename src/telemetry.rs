@@ -13,7 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::{Config, LogFormat};
 use crate::{broker, db};
 
-/// Deliveries received from the broker, by every worker process since its start.
+/// Deliveries received from the broker, by this process.
 pub const RECEIVED: &str = "paxflow_deliveries_received_total";
 /// Deliveries settled by a commit, by verdict.
 pub const VERDICTS: &str = "paxflow_deliveries_settled_total";
@@ -43,6 +43,29 @@ pub const POOL_OPEN: &str = "paxflow_database_connections_open";
 pub const VERIFIED_THROUGH: &str = "paxflow_verified_through_timestamp_seconds";
 /// Rows that differed in the newest verification.
 pub const DRIFT_ROWS: &str = "paxflow_drift_rows";
+
+/// The counters without labels, and what operators read of them.
+const COUNTERS: [(&str, &str); 7] = [
+    (
+        RECEIVED,
+        "Deliveries received from the broker: the sum of settled, requeued and in hand",
+    ),
+    (
+        REQUEUED,
+        "Deliveries that went back to the broker without a verdict",
+    ),
+    (
+        ACKS_LOST,
+        "Acknowledgements of committed deliveries that did not reach the broker: these come again",
+    ),
+    (BATCHES, "Committed batches"),
+    (RETRIES, "Tries of a batch that failed for a passing reason"),
+    (BROKER_SESSIONS, "Connections made to the broker"),
+    (
+        UNREADABLE,
+        "Deliveries that could not be read and ended the connection: the broker dead-letters such a message in the end",
+    ),
+];
 
 const WRONG_FILTER: &str = "PAXFLOW_LOG has a wrong value: expected a filter such as info or paxflow=debug (default: info)";
 
@@ -106,7 +129,6 @@ pub fn start_metrics() -> Result<PrometheusHandle> {
         .install_recorder()
         .context("metrics are recorded already")?;
     describe();
-    begin_at_zero();
     tokio::spawn(keep_house(handle.clone()));
     Ok(handle)
 }
@@ -120,47 +142,21 @@ async fn keep_house(metrics: PrometheusHandle) {
 }
 
 fn describe() {
-    describe_counter!(
-        RECEIVED,
-        Unit::Count,
-        "Deliveries received from the broker: the sum of settled, requeued and in hand"
-    );
+    for (counter, help) in COUNTERS {
+        describe_counter!(counter, Unit::Count, help);
+        // Who watches for the first of something rare has to see that there was none.
+        counter!(counter).increment(0);
+    }
     describe_counter!(
         VERDICTS,
         Unit::Count,
         "Deliveries settled by a commit, by verdict"
     );
-    describe_counter!(
-        REQUEUED,
-        Unit::Count,
-        "Deliveries that went back to the broker without a verdict"
-    );
-    describe_counter!(
-        ACKS_LOST,
-        Unit::Count,
-        "Acknowledgements of committed deliveries that did not reach the broker: these come again"
-    );
-    describe_counter!(BATCHES, Unit::Count, "Committed batches");
     describe_histogram!(BATCH_EVENTS, Unit::Count, "Deliveries in a committed batch");
     describe_histogram!(
         COMMIT_SECONDS,
         Unit::Seconds,
         "Time from the first try of a batch to its commit, retries included"
-    );
-    describe_counter!(
-        RETRIES,
-        Unit::Count,
-        "Tries of a batch that failed for a passing reason"
-    );
-    describe_counter!(
-        BROKER_SESSIONS,
-        Unit::Count,
-        "Connections made to the broker"
-    );
-    describe_counter!(
-        UNREADABLE,
-        Unit::Count,
-        "Deliveries that could not be read and ended the connection: the broker dead-letters such a message in the end"
     );
     describe_gauge!(
         UP,
@@ -183,19 +179,4 @@ fn describe() {
         Unit::Count,
         "Rows of MarketData that differed in the newest verification; 0 is exact"
     );
-}
-
-/// Who watches for the first of something rare has to see that there was none.
-fn begin_at_zero() {
-    for counter in [
-        RECEIVED,
-        REQUEUED,
-        ACKS_LOST,
-        BATCHES,
-        RETRIES,
-        BROKER_SESSIONS,
-        UNREADABLE,
-    ] {
-        counter!(counter).increment(0);
-    }
 }
