@@ -283,7 +283,7 @@ impl Seen {
     }
 }
 
-/// What is said of the second content of one version.
+/// The rejection of another content for a version already seen.
 pub fn conflict() -> Rejected {
     Rejected {
         reason: Reason::VersionConflict,

@@ -1,4 +1,4 @@
-//! TLS: what of a failed handshake only a person can mend.
+//! Failed TLS handshakes that trying again cannot mend.
 
 use std::io;
 

@@ -11,7 +11,7 @@ use crate::queries;
 use crate::report::{Limit, Report, median, median_ratio, quantile};
 use crate::rig::{Place, Servers, committed, received};
 
-/// In which bookings are stored that are there at first.
+/// Batch size in which the first bookings are stored.
 const BATCH: usize = 1_000;
 /// Of all events, those that make a booking.
 const NEW_BOOKINGS: f64 = 0.7;

@@ -125,7 +125,7 @@ impl Path<'_> {
     }
 }
 
-/// What a field says, or what its absence does.
+/// The field's value, or what its type makes of an absent one.
 pub(super) fn said<'a, T: Decode<'a>>(
     found: Found<T>,
     name: &'static str,

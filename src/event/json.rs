@@ -21,7 +21,7 @@ pub(super) const NESTING_MAX: usize = 100;
 /// 2^63.
 const BEYOND_64_BITS: f64 = 9_223_372_036_854_775_808.0;
 
-/// A JSON value, as far as a field that is no object wants to know.
+/// A JSON value, reduced to what a field that is no object can use.
 pub(super) enum Node<'a> {
     Null,
     Bool,

@@ -86,7 +86,7 @@ codes! {
         FlightTooLong = "flight_too_long",
         /// The seats by cabin do not add up to the total.
         CapacityMismatch = "capacity_mismatch",
-        /// Another content was committed before under the same version.
+        /// Another content came first under the same version.
         VersionConflict = "version_conflict",
         /// The database refuses the row; the quarantine row says with which SQLSTATE.
         RefusedByDatabase = "refused_by_database",

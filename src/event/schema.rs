@@ -42,8 +42,8 @@ impl SchemaKind {
 /// The JSON Schema (draft 2020-12) of the events about bookings or flights, envelope and all.
 ///
 /// It accepts every event that the decoder accepts. The decoder also rejects what a schema cannot
-/// see: duplicate keys, sums that do not add up, and the order of two times. Validators have to be
-/// told to check `format`, or they miss dates that do not exist.
+/// see, such as duplicate keys, sums that do not add up and times in the wrong order. Validators
+/// have to be told to check `format`, or they miss dates that do not exist.
 pub fn json_schema(kind: SchemaKind) -> Value {
     let rules: Vec<Value> = kind.kinds().into_iter().map(data_by_type).collect();
     let (properties, required) = envelope(&kind.kinds(), json!({ "type": "object" }));

@@ -23,7 +23,7 @@ const NOT_FOUND: &str = "127";
 
 /// What is the same for every run of a server.
 pub(super) struct Server {
-    /// Name in messages and of the temporary directory.
+    /// Name in messages.
     pub name: &'static str,
     /// The Debian package that holds it.
     pub package: &'static str,
