@@ -1,17 +1,14 @@
 //! What every type of the contract knows about itself: how it is decoded and described.
 //! The types are the single source of the decoder and of the schemas that producers get.
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::MapAccess;
 use serde_json::{Value, json};
 
-use super::json::{Found, Node, Place, Typed};
+use super::json::{Found, Node, Place, skip_object};
 use super::reason::{Reason, Rejected};
 
 /// What can be read from JSON.
 pub(super) trait Decode<'a>: Sized {
-    /// Whether it is read from an object.
-    const IS_OBJECT: bool = false;
-
     /// Decodes a JSON value that is no object.
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected>;
 
@@ -23,21 +20,8 @@ pub(super) trait Decode<'a>: Sized {
         entries: A,
         place: Place<'_>,
     ) -> Result<Result<Self, Rejected>, A::Error> {
-        Ok(Self::decode(place.visit_map(entries)?, place.at))
-    }
-
-    /// Reads a value, be it an object or not.
-    ///
-    /// # Errors
-    /// As of an object.
-    fn read<D: Deserializer<'a>>(
-        deserializer: D,
-        place: Place<'_>,
-    ) -> Result<Result<Self, Rejected>, D::Error> {
-        if Self::IS_OBJECT {
-            return deserializer.deserialize_any(Typed::new(place));
-        }
-        Ok(Self::decode(deserializer.deserialize_any(place)?, place.at))
+        skip_object(entries, place)?;
+        Ok(Self::decode(Node::Object, place.at))
     }
 
     /// The value that an absent field stands for.
@@ -57,8 +41,6 @@ pub(super) trait Contract<'a>: Decode<'a> {
 
 /// An optional field: absent and null say the same.
 impl<'a, T: Decode<'a>> Decode<'a> for Option<T> {
-    const IS_OBJECT: bool = T::IS_OBJECT;
-
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         match node {
             Node::Null => Ok(None),
@@ -207,8 +189,6 @@ macro_rules! contract {
             use $crate::event::reason::Rejected;
 
             impl<'a> Decode<'a> for $name $(<$a>)? {
-                const IS_OBJECT: bool = true;
-
                 fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
                     Err(node.unexpected("an object", at))
                 }

@@ -113,8 +113,6 @@ pub(super) enum Data<'a> {
 struct Payload<'a>(Result<Data<'a>, Rejected>);
 
 impl<'a> Decode<'a> for Payload<'a> {
-    const IS_OBJECT: bool = true;
-
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         Ok(Self(Err(node.unexpected("an object", at))))
     }
@@ -152,8 +150,6 @@ struct Envelope<'a> {
 }
 
 impl<'a> Decode<'a> for Envelope<'a> {
-    const IS_OBJECT: bool = true;
-
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         Err(node.unexpected("an object", at))
     }

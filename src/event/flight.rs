@@ -93,8 +93,6 @@ contract! {
 pub type SeatsByCabin = BTreeMap<Cabin, Seats>;
 
 impl<'a> Decode<'a> for SeatsByCabin {
-    const IS_OBJECT: bool = true;
-
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
         Err(node.unexpected("an object", at))
     }

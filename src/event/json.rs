@@ -58,6 +58,13 @@ impl<'a> Node<'a> {
     }
 }
 
+/// A value that no field wants: it only has to be JSON.
+impl<'a> Decode<'a> for Node<'a> {
+    fn decode(node: Node<'a>, _: &Path<'_>) -> Result<Self, Rejected> {
+        Ok(node)
+    }
+}
+
 /// Reads a body that holds exactly one JSON value. What stands in `data` is read as `kind` says.
 pub(super) fn read<'a, T: Decode<'a>>(body: &'a [u8], kind: Kind) -> Result<T, Rejected> {
     let at = Path::ROOT;
@@ -79,8 +86,9 @@ pub(super) fn read<'a, T: Decode<'a>>(body: &'a [u8], kind: Kind) -> Result<T, R
         broken_rule: &broken_rule,
     };
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value =
-        T::read(&mut deserializer, place).and_then(|value| deserializer.end().map(|()| value));
+    let value = Typed::new(place)
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value));
     value.unwrap_or_else(|error| {
         let expected = match broken_rule.get() {
             Reason::DuplicateKey => "each key must be unique in its object".to_owned(),
@@ -100,7 +108,7 @@ pub(super) fn read<'a, T: Decode<'a>>(body: &'a [u8], kind: Kind) -> Result<T, R
     })
 }
 
-/// Where a value is read; also the visitor of one that is no object of the contract.
+/// Where a value is read.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'p> {
     /// Its path.
@@ -119,7 +127,7 @@ impl<'p> Place<'p> {
     }
 
     /// What an object or array holds.
-    pub(super) fn inside<E: de::Error>(self) -> Result<Self, E> {
+    fn inside<E: de::Error>(self) -> Result<Self, E> {
         if self.depth == NESTING_MAX {
             return Err(self.fail(Reason::NestedTooDeep));
         }
@@ -130,77 +138,14 @@ impl<'p> Place<'p> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Place<'_> {
-    type Value = Node<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node<'de>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Place<'_> {
-    type Value = Node<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Node<'de>, E> {
-        Ok(Node::Null)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Node<'de>, E> {
-        Ok(Node::Bool)
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Node<'de>, E> {
-        Ok(Node::Integer(number))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Node<'de>, E> {
-        Ok(i64::try_from(number).map_or(Node::HugeInteger, Node::Integer))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Node<'de>, E> {
-        // serde_json gives integers beyond 64 bits as floats, which have no fraction up there.
-        if number.abs() >= BEYOND_64_BITS {
-            return Ok(Node::HugeInteger);
-        }
-        Ok(Node::Fraction)
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Node<'de>, E> {
-        Ok(Node::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Node<'de>, E> {
-        Ok(Node::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node<'de>, A::Error> {
-        let item = self.inside()?;
-        while items.next_element_seed(item)?.is_some() {}
-        Ok(Node::Array)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node<'de>, A::Error> {
-        let mut fields = Fields::new(self)?;
-        while let Some(key) = fields.next_key(&mut entries)? {
-            fields.skip(key, &mut entries)?;
-        }
-        fields.end()?;
-        Ok(Node::Object)
-    }
-}
-
-/// A value of a type of the contract: where it is read, and the visitor of one that is an object.
-pub(super) struct Typed<'p, T> {
+/// Reads a value of a type: a rule that it breaks does not end the body.
+struct Typed<'p, T> {
     place: Place<'p>,
     of: PhantomData<T>,
 }
 
 impl<'p, T> Typed<'p, T> {
-    pub(super) fn new(place: Place<'p>) -> Self {
+    fn new(place: Place<'p>) -> Self {
         Self {
             place,
             of: PhantomData,
@@ -212,45 +157,73 @@ impl<'de, T: Decode<'de>> DeserializeSeed<'de> for Typed<'_, T> {
     type Value = Result<T, Rejected>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        T::read(deserializer, self.place)
+        deserializer.deserialize_any(self)
     }
-}
-
-/// A value that is no object is read by [`Place`], and decoded as a [`Node`].
-macro_rules! visit_as_node {
-    ($($visit:ident($($value:ident: $of:ty)?),)+) => {$(
-        fn $visit<E: de::Error>(self $(, $value: $of)?) -> Result<Self::Value, E> {
-            let node = self.place.$visit($($value)?)?;
-            Ok(T::decode(node, self.place.at))
-        }
-    )+};
 }
 
 impl<'de, T: Decode<'de>> Visitor<'de> for Typed<'_, T> {
     type Value = Result<T, Rejected>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.place.expecting(f)
+        f.write_str("JSON")
     }
 
-    visit_as_node! {
-        visit_unit(),
-        visit_bool(value: bool),
-        visit_i64(value: i64),
-        visit_u64(value: u64),
-        visit_f64(value: f64),
-        visit_borrowed_str(value: &'de str),
-        visit_str(value: &str),
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(T::decode(Node::Null, self.place.at))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
-        let node = self.place.visit_seq(items)?;
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(T::decode(Node::Bool, self.place.at))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(T::decode(Node::Integer(number), self.place.at))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        let node = i64::try_from(number).map_or(Node::HugeInteger, Node::Integer);
         Ok(T::decode(node, self.place.at))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+        // serde_json gives integers beyond 64 bits as floats, which have no fraction up there.
+        let node = if number.abs() >= BEYOND_64_BITS {
+            Node::HugeInteger
+        } else {
+            Node::Fraction
+        };
+        Ok(T::decode(node, self.place.at))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(T::decode(Node::Text(Cow::Borrowed(text)), self.place.at))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(T::decode(Node::Text(text.to_owned().into()), self.place.at))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let item = self.place.inside()?;
+        while items.next_element_seed(Typed::<Node>::new(item))?.is_some() {}
+        Ok(T::decode(Node::Array, self.place.at))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
         T::decode_object(entries, self.place)
     }
+}
+
+/// Reads to its end an object where none belongs.
+pub(super) fn skip_object<'a, A: MapAccess<'a>>(
+    mut entries: A,
+    place: Place<'_>,
+) -> Result<(), A::Error> {
+    let mut fields = Fields::new(place)?;
+    while let Some(key) = fields.next_key(&mut entries)? {
+        fields.skip(key, &mut entries)?;
+    }
+    fields.end()
 }
 
 /// What was read of a field: nothing, if it is absent.
@@ -301,7 +274,9 @@ impl<'a, 'p> Fields<'a, 'p> {
         entries: &mut A,
     ) -> Result<(), A::Error> {
         self.note(key);
-        entries.next_value_seed(self.place).map(|_| ())
+        entries
+            .next_value_seed(Typed::<Node>::new(self.place))
+            .map(|_| ())
     }
 
     /// Remembers a key that is not taken by its name.
