@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use sqlx::migrate::Migration;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError};
 use sqlx::{AssertSqlSafe, Connection};
 
@@ -29,12 +30,36 @@ fn made(kind: &str, standing: &Standing) -> BTreeSet<String> {
     names
 }
 
-/// The tables that would be dropped, with their rows.
+/// Where the database stands. From here on names mean the schema that has the record of the revisions: another one may have come
+/// before it since, with tables of somebody else.
 ///
 /// # Errors
-/// What the database says.
-pub async fn tables(connection: &mut PgConnection) -> Result<Vec<(String, i64)>> {
+/// What the database says, or a revision that is not of this program, whose tables it does not know.
+async fn ours(connection: &mut PgConnection) -> Result<Standing> {
     let standing = standing(connection, &MIGRATOR).await?;
+    for revision in &standing.revisions {
+        let is_it = |file: &Migration| {
+            file.version == revision.version && *file.description == *revision.message
+        };
+        ensure!(
+            ups(&MIGRATOR).any(is_it),
+            "the database has revision {} ({}), which this program does not know: drop it with the program that has made it",
+            revision.version,
+            revision.message
+        );
+    }
+    let keep_to_it = "SELECT set_config('search_path', relnamespace::regnamespace::text, false)
+        FROM pg_class WHERE oid = to_regclass('_sqlx_migrations')";
+    sqlx::raw_sql(keep_to_it).execute(connection).await?;
+    Ok(standing)
+}
+
+/// The tables that would be dropped, with their rows. The connection is of no other use then.
+///
+/// # Errors
+/// What the database says, or a revision that is not of this program.
+pub async fn tables(connection: &mut PgConnection) -> Result<Vec<(String, i64)>> {
+    let standing = ours(connection).await?;
     let mut tables = Vec::new();
     for name in made("TABLE", &standing) {
         let there: Option<String> = sqlx::query_scalar("SELECT to_regclass($1)::text")
@@ -56,10 +81,10 @@ pub async fn tables(connection: &mut PgConnection) -> Result<Vec<(String, i64)>>
 /// only an empty record of them is dropped.
 ///
 /// # Errors
-/// Who holds a lock, or what of others depends on it.
+/// Who holds a lock, what of others depends on it, or a revision that is not of this program.
 pub async fn drop_all(options: &PgConnectOptions, patience: Patience) -> Result<()> {
     let mut turn = Turn::take(options, patience).await?;
-    let standing = standing(&mut turn.connection, &MIGRATOR).await?;
+    let standing = ours(&mut turn.connection).await?;
     let mut drops = String::new();
     for kind in ["VIEW", "TABLE", "FUNCTION"] {
         let mut names: Vec<_> = made(kind, &standing).into_iter().collect();

@@ -31,7 +31,7 @@ pub enum State {
 pub struct Revision {
     /// Its number.
     pub version: i64,
-    /// What it is about.
+    /// What it is about, as the database has it where it is applied.
     pub message: String,
     /// When the database got it.
     pub applied_at: Option<DateTime<Utc>>,
@@ -96,10 +96,11 @@ fn compare(mut applied: BTreeMap<i64, Applied>, migrator: &Migrator) -> Standing
             Some(row) if *row.checksum != *file.checksum => State::Edited,
             Some(_) => State::Applied,
         };
+        let applied_at = row.as_ref().map(|row| row.installed_on);
         revisions.push(Revision {
             version: file.version,
-            message: file.description.to_string(),
-            applied_at: row.map(|row| row.installed_on),
+            message: row.map_or_else(|| file.description.to_string(), |row| row.description),
+            applied_at,
             state,
         });
     }

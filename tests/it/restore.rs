@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use paxflow::db;
+use paxflow::db::migrate::MIGRATOR;
+use paxflow::db::revisions::ups;
 use sqlx::postgres::PgConnection;
 use tokio::process::Command;
 
@@ -127,6 +129,37 @@ async fn a_table_of_somebody_else_that_has_the_name_of_one_of_ours_is_not_droppe
         let relations = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace";
         assert_eq!(dump(&mut connection, relations).await, "users\n");
     }
+}
+
+/// Neither that of another schema which comes first in the search_path, nor those of a program that records its revisions alike.
+#[tokio::test]
+async fn only_what_this_program_has_made_in_its_own_schema_is_dropped() {
+    let database = Database::new().await;
+    let mut connection = database.connect().await;
+    execute(
+        &mut connection,
+        "CREATE SCHEMA app; CREATE TABLE app.users (name text);
+         UPDATE _sqlx_migrations SET description = 'their first' WHERE version = 1",
+    )
+    .await;
+    let mut place = place(&database);
+    place.database_url += "?options=-csearch_path%3Dapp%2Cpublic";
+    let drop = ["db", "drop", "--yes"];
+    let (code, _, err) = ran(place.paxflow(&drop)).await;
+    assert!(
+        code == 1 && err.contains("revision 1 (their first), which this program does not know"),
+        "{err}"
+    );
+    let ours = format!(
+        "UPDATE _sqlx_migrations SET description = '{}' WHERE version = 1",
+        ups(&MIGRATOR).next().unwrap().description
+    );
+    execute(&mut connection, &ours).await;
+    let (code, _, err) = ran(place.paxflow(&drop)).await;
+    assert_eq!(code, 0, "{err}");
+    let left = "SELECT oid::regclass FROM pg_class
+                WHERE relkind = 'r' AND relnamespace IN ('public'::regnamespace, 'app'::regnamespace)";
+    assert_eq!(dump(&mut connection, left).await, "app.users\n");
 }
 
 #[tokio::test]
