@@ -24,7 +24,7 @@ const ROWS: &str = include_str!("autogenerate/rows.sql");
 /// Statements that turn it into another one, separated by blank lines. Not all of them go together.
 const EDITS: &str = include_str!("autogenerate/edits.sql");
 /// Words of it that may be others.
-const REPLACEMENTS: [(&str, &str); 9] = [
+const REPLACEMENTS: [(&str, &str); 10] = [
     ("thing_id serial", "thing_id bigserial"),
     ("owner_id bigint GENERATED", "owner_id integer GENERATED"),
     (
@@ -38,6 +38,7 @@ const REPLACEMENTS: [(&str, &str); 9] = [
     ("rank     integer", "rank     smallint"),
     ("weight   numeric(8, 2)", "weight   numeric(10, 3)"),
     ("price    integer", "price    numeric"),
+    ("legs integer GENERATED", "legs bigint GENERATED"),
     (
         "shout(word text) RETURNS text",
         "shout(word text DEFAULT 'x') RETURNS text",
@@ -46,7 +47,7 @@ const REPLACEMENTS: [(&str, &str); 9] = [
 ];
 
 /// What loses data, each with the statements of the way there that are held back.
-const HELD_BACK: [(&str, &[&str]); 11] = [
+const HELD_BACK: [(&str, &[&str]); 12] = [
     ("DROP TABLE journal", &["DROP TABLE journal;"]),
     (
         "DROP TABLE journal; CREATE VIEW journal AS SELECT code FROM owners",
@@ -81,6 +82,11 @@ const HELD_BACK: [(&str, &[&str]); 11] = [
         &["ALTER SEQUENCE things_thing_id_seq OWNED BY NONE;", "DROP SEQUENCE things_thing_id_seq;"],
     ),
     ("ALTER TABLE journal SET UNLOGGED", &["ALTER TABLE journal SET UNLOGGED;"]),
+    // Its key keeps the name of an index.
+    (
+        "ALTER TABLE hens DROP CONSTRAINT hens_egg; ALTER TABLE eggs DROP CONSTRAINT eggs_hen_id_fkey; ALTER TABLE eggs RENAME TO clutches",
+        &["ALTER TABLE eggs DROP CONSTRAINT eggs_hen_id_fkey;", "DROP TABLE eggs;", "CREATE TABLE clutches ("],
+    ),
     // One type narrower, one wider, and a view in the way of both.
     (
         "DROP VIEW heavy CASCADE; DROP TRIGGER things_touch ON things; ALTER TABLE things DROP COLUMN total;
@@ -427,6 +433,10 @@ async fn what_may_fail_or_is_not_written_is_said() {
         (
             "ALTER TABLE owners ADD COLUMN email text NOT NULL",
             "-- Fails if the table has rows: give it a default, or fill it before NOT NULL.\nALTER TABLE owners ADD COLUMN",
+        ),
+        (
+            "ALTER TABLE hens ALTER COLUMN hen_id ADD GENERATED ALWAYS AS IDENTITY",
+            "-- Begins at 1, whatever is stored: let it RESTART WITH a number beyond, or new rows meet those that are there.\n",
         ),
         (
             "DROP VIEW heaviest; CREATE VIEW heaviest AS SELECT n FROM heavy_owners",

@@ -143,6 +143,12 @@ fn excludes(old: &Object, new: &Object) -> bool {
             .identity
             .split_once(' ')
             .map(|(_, name)| name.to_owned()),
+        // A key, which has an index of its name: CONSTRAINT name ON table.
+        Kind::Constraint if is_key(&object.definition) => object
+            .identity
+            .rsplit_once(" ON ")
+            .and_then(|(constraint, _)| constraint.split_once(' '))
+            .map(|(_, name)| name.to_owned()),
         _ => None,
     };
     match (old.kind, new.kind) {
@@ -152,6 +158,12 @@ fn excludes(old: &Object, new: &Object) -> bool {
                 && relation(old).is_some_and(|name| relation(new) == Some(name))
         }
     }
+}
+
+fn is_key(constraint: &str) -> bool {
+    ["PRIMARY KEY", "UNIQUE", "EXCLUDE"]
+        .iter()
+        .any(|begin| constraint.starts_with(begin))
 }
 
 pub(super) fn lost_by_drop(old: &Object, new: Option<&Object>) -> Option<&'static str> {

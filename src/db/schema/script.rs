@@ -141,8 +141,15 @@ fn may_fail(difference: &Difference<'_>, new: &Object) -> Option<&'static str> {
             && without(Kind::Identity)
             && new.signature.is_empty()
     };
+    let column_stays = || {
+        let column = new.owner.as_deref();
+        column.is_some_and(|column| difference.old.objects.contains_key(column))
+    };
     match new.kind {
         Kind::NotNull => Some("Fails if a row has no value: fill it first."),
+        Kind::Identity if column_stays() => Some(
+            "Begins at 1, whatever is stored: let it RESTART WITH a number beyond, or new rows meet those that are there.",
+        ),
         Kind::Column if empty() => {
             Some("Fails if the table has rows: give it a default, or fill it before NOT NULL.")
         }

@@ -38,7 +38,7 @@ CREATE INDEX things_owner_id ON things (owner_id) INCLUDE (price);
 CREATE UNIQUE INDEX things_odd ON things (lower("Odd one"), thing_id);
 
 -- Two tables that refer to each other.
-CREATE TABLE hens (hen_id integer PRIMARY KEY, egg_id integer);
+CREATE TABLE hens (hen_id integer PRIMARY KEY, egg_id integer, legs integer GENERATED ALWAYS AS (abs(2)) STORED);
 CREATE TABLE eggs (egg_id integer PRIMARY KEY, hen_id integer REFERENCES hens (hen_id));
 ALTER TABLE hens ADD CONSTRAINT hens_egg FOREIGN KEY (egg_id) REFERENCES eggs (egg_id);
 

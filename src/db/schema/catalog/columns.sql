@@ -1,9 +1,10 @@
--- The type can be altered; whether and how a column is generated cannot, in every version we support.
+-- The type can be altered; whether and how a column is generated cannot, in every version we support, nor the type of one that
+-- is: it takes no conversion, and what it is computed from would be written otherwise afterwards.
 SELECT format('COLUMN %I.%I', c.relname, a.attname) AS identity,
        format('TABLE %I', c.relname) AS owner,
        a.attnum::integer AS position,
        t.type AS definition,
-       coalesce(g.generated, '') AS signature,
+       coalesce(t.type || ' ' || g.generated, '') AS signature,
        concat_ws(' ', quote_ident(a.attname), t.type, g.generated) AS inline_sql,
        concat_ws(' ', format('ALTER TABLE %I ADD COLUMN %I %s', c.relname, a.attname, t.type), g.generated) AS create_sql,
        format('ALTER TABLE %I ALTER COLUMN %I TYPE %s USING %I::%s', c.relname, a.attname, t.type,
