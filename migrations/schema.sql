@@ -388,7 +388,7 @@ COMMENT ON COLUMN market_data.data_date IS 'Local departure date at the origin a
 COMMENT ON COLUMN market_data.flight_count IS 'Operating flights: neither deleted nor cancelled.';
 COMMENT ON COLUMN market_data.cancelled_flight_count IS 'Cancelled flights.';
 COMMENT ON COLUMN market_data.seat_capacity IS 'Seats of the operating flights; NULL if the capacity of any of them is unknown, 0 if there is none.';
-COMMENT ON COLUMN market_data.booking_count IS 'Active bookings: passengers boarded or to board on this segment.';
+COMMENT ON COLUMN market_data.booking_count IS 'Active bookings: passengers boarded or to board on this segment, and those who did not show up; who is known to have flown is used_count.';
 COMMENT ON COLUMN market_data.gross_booking_count IS 'All not-deleted bookings of operating flights.';
 COMMENT ON COLUMN market_data.cancellation_count IS 'The cancelled ones among gross_booking_count.';
 COMMENT ON COLUMN market_data.used_count IS 'Active bookings with status used.';
@@ -513,7 +513,7 @@ SELECT origin, destination, data_date,
        100 * (price / nullif(price_30d, 0) - 1) AS price_change_30d
 FROM priced;
 
-COMMENT ON VIEW market_data_history IS 'The market as it stood at the end of each UTC day with activity, as far as today''s rows tell: one row per (origin, destination, data_date, collection_date, currency).';
+COMMENT ON VIEW market_data_history IS 'The market as it stood at the end of each UTC day with activity, as far as today''s rows tell: one row per (origin, destination, data_date, collection_date, currency) of operating flights.';
 COMMENT ON COLUMN market_data_history.origin IS 'IATA code of the origin airport.';
 COMMENT ON COLUMN market_data_history.destination IS 'IATA code of the destination airport.';
 COMMENT ON COLUMN market_data_history.data_date IS 'Local departure date at the origin airport.';
@@ -556,13 +556,13 @@ CROSS JOIN LATERAL (
         UNION ALL
         SELECT day, 0, 1 FROM unnest(c.cancelled) AS day
     ) AS change (days, gross, cancelled)
-    -- What happened after departure is on no curve.
+    -- What happened after that day is on no curve.
     WHERE days >= 0
     GROUP BY days
     WINDOW w AS (ORDER BY days DESC ROWS UNBOUNDED PRECEDING)
 ) d;
 
-COMMENT ON VIEW booking_curve IS 'Bookings on hand by days before departure: 366 rows for each (origin, destination, data_date, cabin) with a booking.';
+COMMENT ON VIEW booking_curve IS 'Bookings on hand by days before departure: 366 rows for each (origin, destination, data_date, cabin) with a booking of an operating flight. Days are UTC days and data_date is a local one, so the last hours before a departure may lie behind day 0, or the first ones after it within.';
 COMMENT ON COLUMN booking_curve.origin IS 'IATA code of the origin airport.';
 COMMENT ON COLUMN booking_curve.destination IS 'IATA code of the destination airport.';
 COMMENT ON COLUMN booking_curve.data_date IS 'Local departure date at the origin airport.';
@@ -678,7 +678,7 @@ COMMENT ON TABLE worker_progress IS 'What every worker has committed, written in
 COMMENT ON COLUMN worker_progress.worker_id IS 'Host, process and start of the worker.';
 COMMENT ON COLUMN worker_progress.started_at IS 'When the worker started.';
 COMMENT ON COLUMN worker_progress.last_commit_at IS 'When its last batch was committed.';
-COMMENT ON COLUMN worker_progress.last_event_at IS 'Newest CloudEvents time it has committed.';
+COMMENT ON COLUMN worker_progress.last_event_at IS 'Newest CloudEvents time it has committed; of an event from the future the time of the commit.';
 COMMENT ON COLUMN worker_progress.received IS 'Deliveries settled by a commit: the sum of the verdicts.';
 COMMENT ON COLUMN worker_progress.applied IS 'Events that changed a row.';
 COMMENT ON COLUMN worker_progress.duplicate IS 'Events whose version was stored already with the same content.';

@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{FromRow, Row};
 
 use super::say;
-use crate::broker;
+use crate::broker::{self, BrokerError, Topology};
 use crate::config::Config;
 use crate::db::migrate::MIGRATOR;
 use crate::db::revisions;
@@ -43,6 +43,8 @@ enum Queue {
         name: String,
         ready: u32,
         consumers: u32,
+        /// Those that were delivered too often.
+        dead_letters: u32,
     },
     Unseen {
         name: String,
@@ -120,21 +122,27 @@ async fn workers(connection: &mut PgConnection) -> Result<Workers> {
 }
 
 async fn queue(config: &Config) -> Result<Queue> {
-    let name = config.queue.clone();
-    Ok(match broker::queue_state(config.amqp_url()?, &name).await {
-        Ok(Some(state)) => Queue::Seen {
-            name,
-            ready: state.ready,
-            consumers: state.consumers,
-        },
-        Ok(None) => Queue::Unseen {
-            name,
-            problem: "does not exist yet".to_owned(),
-        },
-        Err(error) => Queue::Unseen {
-            name,
-            problem: error.to_string(),
-        },
+    let (url, topology) = (config.amqp_url()?, Topology::of(config));
+    let states = async {
+        let queue = broker::queue_state(url, &topology.queue).await?;
+        let dead_letters = broker::queue_state(url, &topology.dead_letters()).await?;
+        Ok::<_, BrokerError>((queue, dead_letters))
+    };
+    let problem = match states.await {
+        Ok((Some(queue), dead_letters)) => {
+            return Ok(Queue::Seen {
+                name: topology.queue,
+                ready: queue.ready,
+                consumers: queue.consumers,
+                dead_letters: dead_letters.map_or(0, |dead_letters| dead_letters.ready),
+            });
+        }
+        Ok((None, _)) => "does not exist yet".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Ok(Queue::Unseen {
+        name: topology.queue,
+        problem,
     })
 }
 
@@ -150,8 +158,11 @@ fn print(status: &Status, now: DateTime<Utc>) -> std::io::Result<()> {
             name,
             ready,
             consumers,
+            dead_letters,
         } => {
-            say!("queue       {name}: {ready} ready, {consumers} consumers");
+            say!(
+                "queue       {name}: {ready} ready, {consumers} consumers, {dead_letters} dead letters"
+            );
         }
         Queue::Unseen { name, problem } => say!("queue       {name}: {problem}"),
     }

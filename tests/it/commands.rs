@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::canary;
 use crate::events::{booking, flight};
-use crate::process::{Place, Running, fed, generated, paxflow, place, ran, until};
+use crate::process::{Place, Running, fed, generated, paxflow, place, properties, ran, until};
 use crate::running::signal;
 use crate::support::{Database, dump, execute};
 
@@ -287,14 +287,26 @@ async fn status_is_one_screen_with_and_without_a_queue() {
     );
 
     place.publish(&generated(100, 9, 0.1)).await;
+    let producer = place.producer().await;
+    let dead = place.topology.dead_letters();
+    producer
+        .send(&dead, "", properties(), b"dead")
+        .await
+        .await
+        .unwrap();
+    // The clock of its producer is ahead, by years.
+    let mut ahead = flight(json!({ "flight_id": "AHEAD" }));
+    ahead["time"] = json!("2090-01-01T00:00:00Z");
+    producer.publish(&[ahead.to_string().into_bytes()]).await;
     let worker = place.worker().await;
-    place.committed_at_least(100).await;
+    place.committed_at_least(101).await;
     let (code, out, _) = ran(place.paxflow(&["status"])).await;
     assert!(code == 0 && out.lines().count() <= 24, "{out}");
     assert!(
-        out.contains("1 consumers") && out.contains("received    100 in "),
+        out.contains("1 consumers, 1 dead letters") && out.contains("received    101 in "),
         "{out}"
     );
+    assert!(!out.contains("2090"), "{out}");
 
     ran(place.paxflow(&["verify"])).await;
     let (code, out, _) = ran(place.paxflow(&["status", "--json"])).await;
@@ -305,7 +317,7 @@ async fn status_is_one_screen_with_and_without_a_queue() {
             &status["workers"]["received"],
             &status["queue"]["consumers"]
         ),
-        (0, &json!(100), &json!(1))
+        (0, &json!(101), &json!(1))
     );
     assert_eq!(status["last_verify"]["drift_count"], 0);
     worker.stop().await;

@@ -98,10 +98,10 @@ async fn migrated_once_by_eight_processes_that_upgrade_together() {
 async fn a_failing_revision_leaves_nothing_and_names_file_and_statement() {
     let dir = with_revisions(&[
         (
-            "0015_meals.up.sql",
+            "0016_meals.up.sql",
             "CREATE TABLE meals (id bigint);\n\n-- what is stored\nINSERT INTO meals\nVALUES ('soup; of the day');\n",
         ),
-        ("0015_meals.down.sql", "DROP TABLE meals;"),
+        ("0016_meals.down.sql", "DROP TABLE meals;"),
     ]);
     let database = Database::new().await;
     let place = place(&database);
@@ -109,7 +109,7 @@ async fn a_failing_revision_leaves_nothing_and_names_file_and_statement() {
     let before = catalogs(&mut connection).await;
     let why = refuses(&place, &["migrate", "--dir", text(&dir), "upgrade"]).await;
     assert!(
-        why.contains("0015_meals.up.sql, line 4: INSERT INTO meals; nothing of it remains")
+        why.contains("0016_meals.up.sql, line 4: INSERT INTO meals; nothing of it remains")
             && why.contains("SQLSTATE 22P02")
             && !why.contains("soup"),
         "{why}"
@@ -140,11 +140,11 @@ async fn an_edited_file_is_refused_by_name() {
 async fn who_holds_a_lock_is_named() {
     let dir = with_revisions(&[
         (
-            "0015_meals.up.sql",
+            "0016_meals.up.sql",
             "ALTER TABLE bookings ADD COLUMN meal text;",
         ),
         (
-            "0015_meals.down.sql",
+            "0016_meals.down.sql",
             "ALTER TABLE bookings DROP COLUMN meal;",
         ),
     ]);
@@ -194,13 +194,13 @@ async fn who_holds_a_lock_is_named() {
 async fn a_running_worker_goes_on_while_a_revision_expands_the_schema() {
     let dir = with_revisions(&[
         (
-            "0015_meals.up.sql",
+            "0016_meals.up.sql",
             "ALTER TABLE bookings ADD COLUMN meal text;
              ALTER TABLE flights ADD COLUMN gate text NOT NULL DEFAULT '';
              CREATE INDEX bookings_meal ON bookings (meal);",
         ),
         (
-            "0015_meals.down.sql",
+            "0016_meals.down.sql",
             "ALTER TABLE flights DROP COLUMN gate; ALTER TABLE bookings DROP COLUMN meal;",
         ),
     ]);
@@ -211,7 +211,7 @@ async fn a_running_worker_goes_on_while_a_revision_expands_the_schema() {
     let mut parts = events.chunks(300);
     place.publish(parts.next().unwrap()).await;
     place.committed_at_least(300).await;
-    for (direction, published) in [(["upgrade", "15"], 600), (["downgrade", "14"], 900)] {
+    for (direction, published) in [(["upgrade", "16"], 600), (["downgrade", "15"], 900)] {
         let change = [
             &["migrate", "--dir", text(&dir)][..],
             &direction,
@@ -240,17 +240,17 @@ async fn what_loses_data_is_asked_first() {
     );
     let dir = with_revisions(&[
         (
-            "0015_no_seats.up.sql",
+            "0016_no_seats.up.sql",
             "ALTER TABLE bookings DROP COLUMN seat;",
         ),
         (
-            "0015_no_seats.down.sql",
+            "0016_no_seats.down.sql",
             "ALTER TABLE bookings ADD COLUMN seat text;",
         ),
     ]);
     let why = refuses(&place, &["migrate", "--dir", text(&dir), "upgrade"]).await;
     assert!(
-        why.contains("ALTER TABLE bookings DROP COLUMN seat (0015_no_seats.up.sql)"),
+        why.contains("ALTER TABLE bookings DROP COLUMN seat (0016_no_seats.up.sql)"),
         "{why}"
     );
     for (answer, code) in [("no", 1), ("yes", 0)] {
@@ -284,7 +284,7 @@ async fn a_dry_run_prints_the_sql_and_changes_nothing() {
     let before = catalogs(&mut connection).await;
     let down = does(&place, &["migrate", "downgrade", "4", "--dry-run"]).await;
     assert!(
-        down.starts_with("-- 0014_freshness_marks.down.sql\n"),
+        down.starts_with("-- 0015_what_counts.down.sql\n"),
         "{down}"
     );
     assert!(
@@ -315,7 +315,7 @@ async fn a_target_in_the_wrong_direction_names_the_right_command() {
 
 #[tokio::test]
 async fn a_revision_that_cannot_be_taken_back_is_left_alone() {
-    let dir = with_revisions(&[("0015_meals.up.sql", "CREATE TABLE meals (id bigint);")]);
+    let dir = with_revisions(&[("0016_meals.up.sql", "CREATE TABLE meals (id bigint);")]);
     let database = Database::new().await;
     let place = place(&database);
     let with_dir = |command: &'static str, revision: &'static str| {
@@ -329,7 +329,7 @@ async fn a_revision_that_cannot_be_taken_back_is_left_alone() {
     assert_eq!(with_dir("upgrade", "latest").await.0, 0);
     let (code, _, err) = with_dir("downgrade", "base").await;
     assert!(
-        code == 1 && err.contains("revision 15 (meals) has no file"),
+        code == 1 && err.contains("revision 16 (meals) has no file"),
         "{err}"
     );
     assert_eq!(place.number("SELECT count(*) FROM meals").await, 0);
@@ -423,11 +423,11 @@ async fn a_new_revision_has_the_next_number_and_can_be_applied() {
     for direction in ["up", "down"] {
         let path = dir
             .path()
-            .join(format!("0015_add_meal_preference_vgml.{direction}.sql"));
+            .join(format!("0016_add_meal_preference_vgml.{direction}.sql"));
         assert!(wrote.contains(path.to_str().unwrap()), "{wrote}");
         let header = std::fs::read_to_string(path).unwrap();
         assert!(
-            header.starts_with(&format!("-- Revision 15: {message}\n")),
+            header.starts_with(&format!("-- Revision 16: {message}\n")),
             "{header}"
         );
     }
@@ -484,7 +484,7 @@ async fn an_autogenerated_revision_leads_to_the_desired_schema_and_back() {
     assert_ne!(catalogs(&mut connection).await, base);
     does(
         &place,
-        &["migrate", "--dir", text(&dir), "downgrade", "14", "--yes"],
+        &["migrate", "--dir", text(&dir), "downgrade", "15", "--yes"],
     )
     .await;
     assert_eq!(catalogs(&mut connection).await, base);

@@ -14,14 +14,14 @@ async fn rights_follow_an_upgrade_that_stops_half_way_and_a_downgrade() {
     execute(&mut admin, ROLES).await;
     let deploy = Login::of("paxflow_owner", &mut admin).await;
     let dir = with_revisions(&[
-        ("0015_anew.up.sql", ANEW),
-        ("0015_anew.down.sql", ANEW),
-        ("0016_wrong.up.sql", "SELECT 1 / 0"),
+        ("0016_anew.up.sql", ANEW),
+        ("0016_anew.down.sql", ANEW),
+        ("0017_wrong.up.sql", "SELECT 1 / 0"),
     ]);
     let dir = dir.path().to_str().unwrap();
     for (change, says) in [
-        (&["upgrade", "--yes"][..], "revision 16 failed"),
-        (&["downgrade", "14", "--yes"], ""),
+        (&["upgrade", "--yes"][..], "revision 17 failed"),
+        (&["downgrade", "15", "--yes"], ""),
     ] {
         let arguments = [&["db", "migrate", "--dir", dir], change].concat();
         let (_, out, err) = ran(deploy.place(&database).paxflow(&arguments)).await;
