@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::events::{booking, flight};
 use crate::process::{Place, generated, output, place, ran, until};
 use crate::running::{Running, signal};
-use crate::support::{Database, assert_exact, assert_same_rows, dump, execute};
+use crate::support::{Database, assert_exact, assert_same_rows, dump, execute, holding};
 
 const PASSENGER: &str = "Canary Passenger";
 
@@ -391,10 +391,8 @@ async fn a_terminal_sees_progress_and_a_pipe_does_not() {
 /// Holds a lock on a table that no worker needs, until the connection's transaction ends.
 pub async fn lock(place: &Place, mode: &str) -> PgConnection {
     let mut connection = place.connect().await;
-    let statements = format!(
-        "SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE users IN {mode} MODE"
-    );
-    execute(&mut connection, &statements).await;
+    let lock = holding(&format!("LOCK TABLE users IN {mode} MODE"));
+    execute(&mut connection, &lock).await;
     connection
 }
 

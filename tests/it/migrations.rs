@@ -15,7 +15,7 @@ use tokio::process::Command;
 use crate::boot::with_empty_database;
 use crate::events::{booking, flight};
 use crate::process::{Place, database_url, fed, generated, place, ran};
-use crate::support::{Database, dump, execute, with_revisions};
+use crate::support::{Database, dump, execute, holding, with_revisions};
 
 /// The schema as the catalogs tell it.
 async fn catalogs(connection: &mut PgConnection) -> String {
@@ -163,11 +163,8 @@ async fn who_holds_a_lock_is_named() {
     ];
     let is_named = |why: &str| why.contains(&format!("held by pid {} (night report", pid.trim()));
 
-    execute(
-        &mut holder,
-        "BEGIN; LOCK TABLE bookings IN ACCESS SHARE MODE",
-    )
-    .await;
+    let lock = holding("LOCK TABLE bookings IN ACCESS SHARE MODE");
+    execute(&mut holder, &lock).await;
     let why = refuses(&place, &upgrade).await;
     assert!(
         is_named(&why) && why.contains("ALTER TABLE bookings"),

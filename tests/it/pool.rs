@@ -12,10 +12,7 @@ use sqlx::postgres::{PgConnection, PgPool};
 use tracing::Level;
 
 use crate::process::{Worker, generated, place, until};
-use crate::support::{Database, dump, execute};
-
-/// For longer than a session may idle in a transaction.
-const LOCK: &str = "SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE bookings";
+use crate::support::{Database, dump, execute, holding};
 
 fn open(database: &Database, size: u32, max_overflow: u32, recycle: Duration) -> PgPool {
     let config = PoolConfig {
@@ -195,7 +192,7 @@ async fn a_session_that_was_given_up_on_does_not_wait_on() {
     let database = Database::new().await;
     let pool = open(&database, 1, 0, Duration::from_secs(3600));
     let (mut holder, mut watcher) = (database.connect().await, database.connect().await);
-    execute(&mut holder, LOCK).await;
+    execute(&mut holder, &holding("LOCK TABLE bookings")).await;
     let mut connection = pool.acquire().await.unwrap();
     let waiting =
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'bookings'::regclass";

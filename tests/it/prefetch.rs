@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 
 use crate::events::booking;
 use crate::process::{Place, Worker, generated, place, until};
-use crate::support::{Database, execute};
+use crate::support::{Database, execute, holding};
 
 const PUBLISHED: i64 = 400;
 const PREFETCH: i64 = 90;
@@ -43,8 +43,8 @@ impl Gated {
             locks.join(", ")
         );
         execute(&mut gates, &closed).await;
-        let locked = "BEGIN; LOCK TABLE worker_progress IN EXCLUSIVE MODE";
-        execute(&mut table, locked).await;
+        let locked = holding("LOCK TABLE worker_progress IN EXCLUSIVE MODE");
+        execute(&mut table, &locked).await;
         Self {
             place,
             table,

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::events::{booking, booking_deleted, deliver, flight, price};
 use crate::process::{Place, output, place, ran, until};
 use crate::support::{
-    Applier, Database, assert_exact, assert_same_rows, dump, execute, table_rows,
+    Applier, Database, assert_exact, assert_same_rows, dump, execute, holding, table_rows,
 };
 
 /// What keeps some bookings out until an operator has mended it.
@@ -306,11 +306,8 @@ async fn waits_for_the_booking(
     holder: &mut PgConnection,
     command: Command,
 ) -> JoinHandle<(i32, String, String)> {
-    execute(
-        holder,
-        "BEGIN; UPDATE bookings SET updated_at = now() WHERE booking_id = 'B1'",
-    )
-    .await;
+    let hold = holding("UPDATE bookings SET updated_at = now() WHERE booking_id = 'B1'");
+    execute(holder, &hold).await;
     let running = tokio::spawn(ran(command));
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND application_name = 'paxflow quarantine'

@@ -19,7 +19,10 @@ use crate::events::{booking, flight};
 use crate::history::Generator;
 use crate::model;
 use crate::process::until;
-use crate::support::{Applier, Database, assert_exact, drift, dump, execute};
+use crate::support::{Applier, Database, assert_exact, drift, dump, execute, holding};
+
+/// Keeps every batch from its commit.
+const LOCK: &str = "LOCK TABLE worker_progress IN SHARE MODE";
 
 const HOT_FLIGHTS: usize = 30;
 const HOT_BOOKINGS: usize = 150;
@@ -197,7 +200,7 @@ async fn a_booking_that_a_twin_inserts_while_it_is_copied_counts_once() {
     let mut gate = database.connect().await;
     let mut observer = database.connect().await;
     // Stops the first one before its commit, with its booking inserted.
-    execute(&mut gate, "BEGIN; LOCK TABLE worker_progress IN SHARE MODE").await;
+    execute(&mut gate, &holding(LOCK)).await;
     let bookings = |keys: std::ops::Range<usize>| {
         let key = |key| booking(json!({ "booking_id": format!("B{key}") }));
         keys.map(key).collect::<Vec<_>>()
@@ -226,7 +229,7 @@ async fn who_has_met_a_twin_copies_in_turn() {
         (0..BOOKINGS).map(key).collect::<Vec<_>>()
     };
     // Two that copy the same bookings: one of them meets its twin.
-    execute(&mut gate, "BEGIN; LOCK TABLE worker_progress IN SHARE MODE").await;
+    execute(&mut gate, &holding(LOCK)).await;
     let (one, other) = (bookings("A"), bookings("A"));
     let one = tokio::spawn(async move { first.apply(&one).await });
     waits_in(&mut observer, "WITH updated_flights").await;
@@ -239,7 +242,7 @@ async fn who_has_met_a_twin_copies_in_turn() {
     one.await.unwrap();
     let mut met = other.await.unwrap();
 
-    execute(&mut gate, &format!("BEGIN; SELECT {TURN}")).await;
+    execute(&mut gate, &holding(&format!("SELECT {TURN}"))).await;
     // A batch that is too small to be copied waits for nobody.
     assert_eq!(met.apply(&bookings("B")[..10]).await.applied, 10);
     let third = bookings("C");
@@ -247,7 +250,7 @@ async fn who_has_met_a_twin_copies_in_turn() {
     waits_in(&mut observer, "pg_advisory_xact_lock").await;
     // It holds no booking yet that those who take no turn could wait for.
     let (mut free, mut halt) = (database.applier().await, database.connect().await);
-    execute(&mut halt, "BEGIN; LOCK TABLE worker_progress IN SHARE MODE").await;
+    execute(&mut halt, &holding(LOCK)).await;
     let twin = bookings("C")[7..8].to_vec();
     let twin = tokio::spawn(async move { free.apply(&twin).await });
     waits_in(&mut observer, "WITH updated_flights").await;

@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnection;
 
 use crate::events::{booking, booking_deleted, flight};
 use crate::process::{Place, Running, generated, place, ran, until};
-use crate::support::{Database, assert_exact, dump, execute};
+use crate::support::{Database, assert_exact, dump, execute, holding};
 
 /// No real row comes near it.
 const PLANTED: &str = "UPDATE flight_demand SET base_revenue = base_revenue + 1000000000";
@@ -24,8 +24,8 @@ async fn rebuild(place: &Place) -> (i32, Value) {
 /// Starts a rebuild while `holder` keeps it from swapping, and returns once all is built and it waits.
 async fn waiting_rebuild(place: &Place, holder: &mut PgConnection) -> Running {
     // In the order of a batch, which the holder may go on as.
-    let hold = "BEGIN; LOCK TABLE flights, flight_demand IN ROW EXCLUSIVE MODE";
-    execute(holder, hold).await;
+    let hold = holding("LOCK TABLE flights, flight_demand IN ROW EXCLUSIVE MODE");
+    execute(holder, &hold).await;
     let rebuild = Running::start(place.paxflow(&["rebuild"]));
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND application_name = 'paxflow rebuild'
@@ -134,9 +134,9 @@ async fn a_repair_that_waits_for_somebody_lets_workers_through() {
         "UPDATE flight_demand SET total_revenue = total_revenue + 1 WHERE flight_id = 'F1'",
     )
     .await;
-    let hold = "SET idle_in_transaction_session_timeout = 0; BEGIN;
-                UPDATE flight_demand SET last_event_at = last_event_at WHERE flight_id = 'F2'";
-    execute(&mut holder, hold).await;
+    let hold =
+        holding("UPDATE flight_demand SET last_event_at = last_event_at WHERE flight_id = 'F2'");
+    execute(&mut holder, &hold).await;
     let repair = Running::start(place.paxflow(&["verify", "--repair"]));
     until("the repair waits", async || {
         let waiting =

@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::canary;
 use crate::events::{booking, flight};
 use crate::process::{Place, Worker, generated, place, ran, until};
-use crate::support::{Database, dump, execute};
+use crate::support::{Database, dump, execute, holding};
 
 const VERIFIED_THROUGH: &str = "paxflow_verified_through_timestamp_seconds";
 const DRIFT: &str = "paxflow_drift_rows";
@@ -324,8 +324,8 @@ async fn verify_finds_one_cent_among_many_bookings_while_events_flow() {
 /// A drift that comes after the first statement of a look, and before the last.
 async fn drift_meanwhile<T>(database: &Database, look: impl Future<Output = T>) -> T {
     let mut other = database.connect().await;
-    let lock = "BEGIN; LOCK TABLE flight_demand IN ACCESS EXCLUSIVE MODE";
-    execute(&mut other, lock).await;
+    let lock = holding("LOCK TABLE flight_demand IN ACCESS EXCLUSIVE MODE");
+    execute(&mut other, &lock).await;
     let waiting =
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'flight_demand'::regclass";
     let drift = async {
@@ -382,12 +382,11 @@ async fn an_audit_that_began_before_another_ended_does_not_follow_it() {
     let mut connection = database.connect().await;
     let mut other = database.connect().await;
     let hour = Duration::from_secs(3600);
-    execute(
-        &mut other,
-        "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM verifications;
+    let lock = holding(
+        "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM verifications;
          LOCK TABLE verifications IN ACCESS EXCLUSIVE MODE",
-    )
-    .await;
+    );
+    execute(&mut other, &lock).await;
     let waiting =
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'verifications'::regclass";
     let ended = async {

@@ -208,6 +208,12 @@ pub async fn execute(connection: &mut PgConnection, sql: &str) {
         .unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
+/// Begins a transaction with a statement, whose locks last until the test ends it: the sessions of the program are ended
+/// before that, once they have idled in one for some seconds.
+pub fn holding(statement: &str) -> String {
+    format!("SET idle_in_transaction_session_timeout = 0; BEGIN; {statement}")
+}
+
 /// The rows of a query as lines of `a | b | c`; NULL is `-`.
 pub async fn dump(connection: &mut PgConnection, sql: &str) -> String {
     // The simple protocol answers in text, whatever the types are.

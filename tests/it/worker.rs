@@ -11,10 +11,12 @@ use crate::events::{booking, flight};
 use crate::faults::harness::Line;
 use crate::process::{Place, Worker, generated, place, ran, until};
 use crate::running::signal;
-use crate::support::{Database, dump, execute, sum_of};
+use crate::support::{Database, dump, execute, holding, sum_of};
 
 const EVENTS: i64 = 5_000;
 const HALF: usize = EVENTS as usize;
+/// Keeps every batch waiting.
+const LOCK: &str = "LOCK TABLE bookings IN EXCLUSIVE MODE";
 /// How long a worker may take to stop.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -77,8 +79,8 @@ fn load() -> Vec<Vec<u8>> {
 }
 
 /// Starts a worker on a full queue and returns once it is in the midst of it.
-async fn under_load(place: &Place) -> Worker {
-    place.publish(&load()[..HALF]).await;
+async fn under_load(place: &Place, load: &[Vec<u8>]) -> Worker {
+    place.publish(load).await;
     let worker = place.boot().await;
     place.committed_at_least(1).await;
     worker
@@ -87,9 +89,10 @@ async fn under_load(place: &Place) -> Worker {
 /// A worker with its hands full, whose transaction waits for a lock of `lock`. A fast machine may be through with the first
 /// load before there is a lock.
 async fn stuck(place: &Place, lock: &mut PgConnection) -> Worker {
-    let worker = under_load(place).await;
-    execute(lock, "BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE").await;
-    place.publish(&load()[HALF..]).await;
+    let load = load();
+    let worker = under_load(place, &load[..HALF]).await;
+    execute(lock, &holding(LOCK)).await;
+    place.publish(&load[HALF..]).await;
     until("its transaction waits", async || {
         let waiting = "SELECT count(*) FROM pg_locks
                        WHERE relation = 'bookings'::regclass AND NOT granted";
@@ -119,7 +122,7 @@ async fn clean_exit_on_sigterm_and_sigint_under_load() {
     for signal in ["TERM", "INT"] {
         let database = Database::new().await;
         let place = place(&database);
-        let mut worker = under_load(&place).await;
+        let mut worker = under_load(&place, &load()[..HALF]).await;
         worker.signal(signal);
         let status = worker.exit_within(STOP_MAX).await;
         assert_eq!(status.code(), Some(0), "{}", worker.log());
@@ -177,8 +180,7 @@ async fn a_transient_fault_burns_no_delivery_attempt() {
     let mut connection = place.connect().await;
     let impatient = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''100ms''', current_database()); END $$";
     execute(&mut connection, impatient).await;
-    let lock = "BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE";
-    execute(&mut connection, lock).await;
+    execute(&mut connection, &holding(LOCK)).await;
     let worker = place.worker().await;
     place.publish(&[body(&booking(json!({})))]).await;
     until("it has tried some times", async || {
@@ -254,7 +256,7 @@ async fn a_batch_that_was_halved_before_a_fault_counts_once() {
 async fn ack_after_commit_survives_kill_9_under_load() {
     let database = Database::new().await;
     let place = place(&database);
-    let mut worker = under_load(&place).await;
+    let mut worker = under_load(&place, &load()[..HALF]).await;
     worker.signal("KILL");
     worker.exit_within(STOP_MAX).await;
     assert_another_finishes(&place, &load()[..HALF]).await;

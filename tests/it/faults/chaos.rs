@@ -14,7 +14,7 @@ use super::harness::{Line, Rig, STOP_WITHIN, in_lanes, seeds};
 use super::proxy::{Cut, Held, Proxy};
 use super::wire::{ACK, BEGIN_ANSWERED, COMMIT, COMMIT_ANSWERED, CONCLUDE, DELIVER, Point};
 use crate::process::Worker;
-use crate::support::{execute, setting};
+use crate::support::{execute, holding, setting};
 
 const RUNS: u64 = 25;
 const ACTIONS: usize = 40;
@@ -185,7 +185,8 @@ async fn trouble_database(rig: &Rig, action: Action) {
     execute(&mut other, "SET default_transaction_read_only = off").await;
     match action {
         Action::Lock(lasting) => {
-            execute(&mut other, "BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE").await;
+            let lock = holding("LOCK TABLE bookings IN EXCLUSIVE MODE");
+            execute(&mut other, &lock).await;
             last(lasting).await;
             execute(&mut other, "COMMIT").await;
         }

@@ -13,7 +13,7 @@ use super::wire::{
 };
 use crate::process::{Place, Worker, until};
 use crate::running::signal;
-use crate::support::{dump, execute};
+use crate::support::{dump, execute, holding};
 
 /// The sessions of the workers.
 const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -123,9 +123,9 @@ async fn a_deadlock_forced_on_the_worker_is_waited_out() {
         let held = halted_before(&mut rig, &line, &worker, "lock_stored").await;
         let mut other = rig.place.connect().await;
         // The worker looks for circles first, and is the one that loses.
-        let first =
-            "SET deadlock_timeout = '60s'; BEGIN; LOCK TABLE worker_progress IN EXCLUSIVE MODE";
-        execute(&mut other, first).await;
+        execute(&mut other, "SET deadlock_timeout = '60s'").await;
+        let first = holding("LOCK TABLE worker_progress IN EXCLUSIVE MODE");
+        execute(&mut other, &first).await;
         let blocked = async {
             execute(
                 &mut other,
@@ -214,8 +214,8 @@ async fn time_outs_and_a_read_only_database_are_waited_out() {
             ("statement_timeout = ''400ms''", "statement timeout"),
         ] {
             run(&rig.place, &set(setting)).await;
-            let lock = "BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE";
-            assert_waits(&mut rig, &worker, lock, said, "COMMIT").await;
+            let lock = holding("LOCK TABLE bookings IN EXCLUSIVE MODE");
+            assert_waits(&mut rig, &worker, &lock, said, "COMMIT").await;
             let name = setting.split(' ').next().unwrap();
             run(&rig.place, &alter(&format!("RESET {name}"))).await;
         }

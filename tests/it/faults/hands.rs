@@ -13,7 +13,7 @@ use super::wire::CONSUME_ANSWERED;
 use crate::events::booking;
 use crate::process::{Place, Worker, generated, place, until};
 use crate::raw::{HEADERS, Message, RawProducer, field, long};
-use crate::support::{Database, execute};
+use crate::support::{Database, execute, holding};
 
 /// Enough for [`small_batches`] to have its full prefetch.
 const BEFORE: u64 = 100;
@@ -21,8 +21,7 @@ const BEFORE: u64 = 100;
 const IN_HAND: f64 = 21.0;
 
 /// Keeps every batch waiting, for as long as it takes to fill the hands of a worker.
-const LOCK: &str =
-    "SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE bookings IN EXCLUSIVE MODE";
+const LOCK: &str = "LOCK TABLE bookings IN EXCLUSIVE MODE";
 
 /// A worker whose first batch tries again and again, and the connection whose lock it needs.
 async fn with_full_hands(place: &Place, line: &Line) -> (Worker, PgConnection) {
@@ -33,7 +32,7 @@ async fn with_full_hands(place: &Place, line: &Line) -> (Worker, PgConnection) {
     let worker = line.worker().await;
     place.publish(&generated(BEFORE, 31, 0.0)).await;
     place.committed_at_least(BEFORE as i64).await;
-    execute(&mut connection, LOCK).await;
+    execute(&mut connection, &holding(LOCK)).await;
     let taken = async |events: f64| {
         until("it has taken them", async || {
             let received = worker.metric("paxflow_deliveries_received_total").await;
@@ -138,7 +137,7 @@ async fn assert_a_batch_is_full_of(large: impl Fn(&str, usize) -> Message, messa
     place.publish(&generated(WARM, 32, 0.0)).await;
     place.committed_at_least(WARM as i64).await;
     let mut connection = place.connect().await;
-    execute(&mut connection, LOCK).await;
+    execute(&mut connection, &holding(LOCK)).await;
     let taken = async |events: usize| {
         until("it has taken them", async || {
             let received = worker.metric("paxflow_deliveries_received_total").await;
