@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{ChildStdout, Command};
 
-use crate::process::{place, ran, until};
+use crate::process::{PATIENCE, paxflow, place, ran, until};
 use crate::running::signal;
 use crate::support::Database;
 
@@ -16,16 +16,10 @@ use crate::support::Database;
 fn demo(directory: &tempfile::TempDir) -> Command {
     // PostgreSQL refuses to run as root: its own user must be able to get there.
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_paxflow"));
+    let mut command = paxflow(&["demo"]);
     command
-        .arg("demo")
-        .env_remove("DATABASE_URL")
-        .env_remove("AMQP_URL")
         .env("TMPDIR", directory.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+        .current_dir(directory.path());
     command
 }
 
@@ -100,12 +94,16 @@ async fn the_demo_as_json_is_one_document_with_the_verdict() {
 
 /// Reads what the demo prints, up to a line that says so.
 async fn read_to(lines: &mut Lines<BufReader<ChildStdout>>, what: &str) {
-    while let Some(line) = lines.next_line().await.unwrap() {
-        if line.contains(what) {
-            return;
+    let read = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains(what) {
+                return;
+            }
         }
-    }
-    panic!("the demo ended before it said: {what}");
+        panic!("the demo ended before it said: {what}");
+    };
+    let said = tokio::time::timeout(PATIENCE, read).await;
+    said.unwrap_or_else(|_| panic!("the demo has not said in {PATIENCE:?}: {what}"));
 }
 
 #[tokio::test]
