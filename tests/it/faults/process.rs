@@ -10,8 +10,8 @@ use super::harness::{
 use super::invariants::Footprint;
 use super::proxy::{Cut, Held};
 use super::wire::{
-    ACK, BEGIN, BEGIN_ANSWERED, CANCEL, COMMIT, COMMIT_ANSWERED, CONSUME_ANSWERED, DELIVER, NACK,
-    Point, STATEMENTS,
+    ACK, BEGIN, BEGIN_ANSWERED, CANCEL, COMMIT, COMMIT_ANSWERED, CONCLUDE, CONSUME_ANSWERED,
+    DELIVER, NACK, Point, STATEMENTS,
 };
 use crate::process::{Worker, until};
 
@@ -62,29 +62,35 @@ fn sigkill_at_every_step_of_a_batch() {
             }
         }
         // While it stops: what is in hand is committed, acknowledged, or handed back.
-        for point in [COMMIT, COMMIT_ANSWERED, ACK, CANCEL] {
-            let line = rig.line().await;
-            let mut worker = line.worker().await;
-            let held = halted_at(&mut rig, &line, &worker, BEGIN).await;
-            worker.signal("TERM");
-            until("it stops", async || {
-                worker.log().contains("stopping").then_some(())
-            })
-            .await;
-            let proxy = if point == ACK || point == CANCEL {
-                &line.broker
-            } else {
-                &line.database
-            };
-            let mut trap = proxy.trap(point, 0);
-            held.pass();
-            let held = trap.sprung_within(Duration::from_secs(1)).await;
-            kill(&mut worker).await;
-            drop(held);
+        for point in [CANCEL, COMMIT, COMMIT_ANSWERED, ACK, NACK] {
+            kill_at_a_step_of_its_stop(&mut rig, point).await;
         }
         rig.finish().await;
     };
     in_lanes(seeds(SEEDS), run);
+}
+
+async fn kill_at_a_step_of_its_stop(rig: &mut Rig, point: Point) {
+    let line = rig.line().await;
+    let mut worker = line.worker().await;
+    // Of a batch and of nothing else, so that a commit and an acknowledgement follow.
+    let batch = halted_at(rig, &line, &worker, CONCLUDE).await;
+    let trap = || match point {
+        CANCEL | ACK | NACK => line.broker.trap(point, 0),
+        _ => line.database.trap(point, 0),
+    };
+    // It cancels as soon as it stops, and once more where it hands back; the batch before may be acknowledged until then.
+    let early = (point == CANCEL).then(trap);
+    worker.signal("TERM");
+    until("it stops", async || {
+        worker.log().contains("stopping").then_some(())
+    })
+    .await;
+    let trap = early.unwrap_or_else(trap);
+    batch.pass();
+    let held = trap.sprung_by(|| worker.log()).await;
+    kill(&mut worker).await;
+    drop(held);
 }
 
 #[tokio::test]
