@@ -180,6 +180,22 @@ async fn an_audit_that_is_switched_off_does_nothing() {
     let before = place.number(verifications).await;
     // It reports what others find all the same.
     reports(&off, "the result of the other one", |rows| rows == 0.0).await;
+    // Older than any schedule allows: whoever audits would do so at the next look, which has ended once there is another.
+    let looked = async |drift: f64| {
+        until("it has looked, or audited", async || {
+            let looked = off.metric(DRIFT).await == drift;
+            (looked || place.number(verifications).await != before).then_some(())
+        })
+        .await;
+    };
+    let mut connection = place.connect().await;
+    let old =
+        "UPDATE verifications SET drift_count = 7, started_at = started_at - interval '8 days',
+                                        finished_at = finished_at - interval '8 days'";
+    execute(&mut connection, old).await;
+    looked(7.0).await;
+    execute(&mut connection, "UPDATE verifications SET drift_count = 8").await;
+    looked(8.0).await;
     assert_eq!(place.number(verifications).await, before);
     off.stop().await;
 }
