@@ -360,7 +360,6 @@ impl Operator {
 async fn doctor_finds_exchanges_and_queues_that_are_missing_or_different() {
     let database = Database::new().await;
     let operator = Operator::new().await;
-    let text = |value: &str| AMQPValue::LongString(value.into());
 
     let nothing = place(&database);
     let (exchange, queue) = (
@@ -398,7 +397,17 @@ async fn doctor_finds_exchanges_and_queues_that_are_missing_or_different() {
         ("missing", "queue"),
     ];
     assert_finds(&exchanges, &expected).await;
+}
 
+/// A long string, as an argument of a queue.
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+#[tokio::test]
+async fn doctor_finds_a_queue_that_keeps_less_than_it_is_given() {
+    let database = Database::new().await;
+    let operator = Operator::new().await;
     let classic = place(&database);
     operator
         .exchange(&classic.topology.exchange, ExchangeKind::Topic, true)
@@ -430,16 +439,16 @@ async fn doctor_finds_exchanges_and_queues_that_are_missing_or_different() {
         ("arguments", "x-overflow is none"),
     ];
     assert_finds(&classic, &expected).await;
+}
 
-    let impatient = place(&database);
-    impatient.declare().await;
-    let hasty = Place {
-        topology: paxflow::broker::Topology {
-            queue: format!("{queue}.hasty"),
-            ..impatient.topology.clone()
-        },
-        ..impatient
-    };
+#[tokio::test]
+async fn doctor_finds_a_queue_that_gives_an_event_up_too_early() {
+    let database = Database::new().await;
+    let operator = Operator::new().await;
+    let hasty = place(&database);
+    operator
+        .exchange(&hasty.topology.exchange, ExchangeKind::Topic, true)
+        .await;
     operator
         .exchange(&hasty.topology.dead_letters(), ExchangeKind::Fanout, true)
         .await;

@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use super::harness::{BACK_WITHIN, Rig, STOP_WITHIN, in_lanes, seeds, small_batches};
+use super::harness::{BACK_WITHIN, Line, Rig, STOP_WITHIN, in_lanes, seeds, small_batches};
 use super::proxy::Cut;
 use super::wire::{ACK, BEGIN, CANCEL, COMMIT, CONSUME_ANSWERED, DEADLY, DELIVER};
 use crate::process::{Place, Worker, generated, until};
@@ -111,98 +111,113 @@ async fn whatever_the_broker_ends_is_begun_again() {
         let mut rig = Rig::private(seed).await;
         let line = rig.line().await;
         let worker = line.worker().await;
-
-        rig.publish(600).await;
-        rig.hang_up();
-        eval(
-            &mut rig,
-            "[begin [rabbit_networking:close_connection(C, \"fault\") || C <- rabbit_networking:connections()], \
-              timer:sleep(1000) end || _ <- lists:seq(1, 30)].",
-        )
-        .await;
-        assert_goes_on(&mut rig, &worker).await;
-
-        // A batch takes longer than the broker allows.
-        eval(
-            &mut rig,
-            "application:set_env(rabbit, consumer_timeout, 1000), application:set_env(rabbit, channel_tick_interval, 500).",
-        )
-        .await;
-        line.broker.cut(Cut::Reset);
-        worker.ready().await;
-        let trap = line.database.trap(COMMIT, 0);
-        rig.publish(30).await;
-        let held = trap.sprung_by(|| worker.log()).await;
-        until("the broker has taken the channel", async || {
-            let state = rig.place.waiting(&rig.place.topology.queue).await;
-            (state.consumers == 0).then_some(())
-        })
-        .await;
-        // Before the next channel is opened: each has the limit of its beginning.
-        eval(
-            &mut rig,
-            "application:set_env(rabbit, consumer_timeout, 1800000).",
-        )
-        .await;
-        held.pass();
-        assert_goes_on(&mut rig, &worker).await;
-
-        // Consuming and acknowledging go on; only producers wait.
-        for (raise, clear) in [
-            (
-                "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).",
-                "rabbit_alarm:clear_alarm({resource_limit, memory, node()}).",
-            ),
-            (
-                "rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).",
-                "rabbit_alarm:clear_alarm({resource_limit, disk, node()}).",
-            ),
-        ] {
-            let trap = line.database.trap(COMMIT, 0);
-            rig.publish(60).await;
-            let held = trap.sprung_by(|| worker.log()).await;
-            rig.hang_up();
-            eval(&mut rig, raise).await;
-            let before = rig.committed().await;
-            held.pass();
-            rig.place.committed_at_least(before + 40).await;
-            assert_eq!(worker.get("/readyz").await.0, 200);
-            eval(&mut rig, clear).await;
-            assert_goes_on(&mut rig, &worker).await;
-        }
-
-        for shutdown in [Shutdown::Graceful, Shutdown::Kill] {
-            let trap = line.database.trap(COMMIT, 0);
-            rig.publish(60).await;
-            let held = trap.sprung_by(|| worker.log()).await;
-            rig.hang_up();
-            rig.servers().rabbitmq_stop(shutdown).await.unwrap();
-            held.pass();
-            let reason = worker.unready().await;
-            assert!(reason.starts_with("broker: "), "{reason}");
-            rig.servers().rabbitmq_start().await.unwrap();
-            assert_goes_on(&mut rig, &worker).await;
-        }
-
-        // What was in it is gone with it: nothing, by now.
-        rig.place.drained().await;
-        let queue = rig.place.topology.queue.clone();
-        let sessions = line.journal.count(CONSUME_ANSWERED);
-        eval(
-            &mut rig,
-            &format!("{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), rabbit_amqqueue:delete(Q, false, false, <<\"fault\">>)."),
-        )
-        .await;
-        until("it has made it anew", async || {
-            (line.journal.count(CONSUME_ANSWERED) > sessions).then_some(())
-        })
-        .await;
-        let log = worker.log();
-        assert!(log.contains("the broker ended the consumer"), "{log}");
-        assert_goes_on(&mut rig, &worker).await;
+        every_connection_is_closed_for_a_while(&mut rig, &worker).await;
+        a_batch_outlasts_the_consumer_timeout(&mut rig, &line, &worker).await;
+        alarms_are_raised(&mut rig, &line, &worker).await;
+        the_broker_is_stopped(&mut rig, &line, &worker).await;
+        the_queue_is_deleted(&mut rig, &line, &worker).await;
         worker.stop().await;
         rig.finish().await;
     }
+}
+
+async fn every_connection_is_closed_for_a_while(rig: &mut Rig, worker: &Worker) {
+    rig.publish(600).await;
+    rig.hang_up();
+    eval(
+        rig,
+        "[begin [rabbit_networking:close_connection(C, \"fault\") || C <- rabbit_networking:connections()], \
+          timer:sleep(1000) end || _ <- lists:seq(1, 30)].",
+    )
+    .await;
+    assert_goes_on(rig, worker).await;
+}
+
+/// A batch takes longer than the broker allows.
+async fn a_batch_outlasts_the_consumer_timeout(rig: &mut Rig, line: &Line, worker: &Worker) {
+    eval(
+        rig,
+        "application:set_env(rabbit, consumer_timeout, 1000), application:set_env(rabbit, channel_tick_interval, 500).",
+    )
+    .await;
+    line.broker.cut(Cut::Reset);
+    worker.ready().await;
+    let trap = line.database.trap(COMMIT, 0);
+    rig.publish(30).await;
+    let held = trap.sprung_by(|| worker.log()).await;
+    until("the broker has taken the channel", async || {
+        let state = rig.place.waiting(&rig.place.topology.queue).await;
+        (state.consumers == 0).then_some(())
+    })
+    .await;
+    // Before the next channel is opened: each has the limit of its beginning.
+    eval(
+        rig,
+        "application:set_env(rabbit, consumer_timeout, 1800000).",
+    )
+    .await;
+    held.pass();
+    assert_goes_on(rig, worker).await;
+}
+
+/// Consuming and acknowledging go on; only producers wait.
+async fn alarms_are_raised(rig: &mut Rig, line: &Line, worker: &Worker) {
+    for (raise, clear) in [
+        (
+            "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).",
+            "rabbit_alarm:clear_alarm({resource_limit, memory, node()}).",
+        ),
+        (
+            "rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).",
+            "rabbit_alarm:clear_alarm({resource_limit, disk, node()}).",
+        ),
+    ] {
+        let trap = line.database.trap(COMMIT, 0);
+        rig.publish(60).await;
+        let held = trap.sprung_by(|| worker.log()).await;
+        rig.hang_up();
+        eval(rig, raise).await;
+        let before = rig.committed().await;
+        held.pass();
+        rig.place.committed_at_least(before + 40).await;
+        assert_eq!(worker.get("/readyz").await.0, 200);
+        eval(rig, clear).await;
+        assert_goes_on(rig, worker).await;
+    }
+}
+
+async fn the_broker_is_stopped(rig: &mut Rig, line: &Line, worker: &Worker) {
+    for shutdown in [Shutdown::Graceful, Shutdown::Kill] {
+        let trap = line.database.trap(COMMIT, 0);
+        rig.publish(60).await;
+        let held = trap.sprung_by(|| worker.log()).await;
+        rig.hang_up();
+        rig.servers().rabbitmq_stop(shutdown).await.unwrap();
+        held.pass();
+        let reason = worker.unready().await;
+        assert!(reason.starts_with("broker: "), "{reason}");
+        rig.servers().rabbitmq_start().await.unwrap();
+        assert_goes_on(rig, worker).await;
+    }
+}
+
+async fn the_queue_is_deleted(rig: &mut Rig, line: &Line, worker: &Worker) {
+    // What was in it is gone with it: nothing, by now.
+    rig.place.drained().await;
+    let queue = rig.place.topology.queue.clone();
+    let sessions = line.journal.count(CONSUME_ANSWERED);
+    eval(
+        rig,
+        &format!("{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), rabbit_amqqueue:delete(Q, false, false, <<\"fault\">>)."),
+    )
+    .await;
+    until("it has made it anew", async || {
+        (line.journal.count(CONSUME_ANSWERED) > sessions).then_some(())
+    })
+    .await;
+    let log = worker.log();
+    assert!(log.contains("the broker ended the consumer"), "{log}");
+    assert_goes_on(rig, worker).await;
 }
 
 #[tokio::test]

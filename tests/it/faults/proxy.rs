@@ -367,15 +367,8 @@ async fn pass(
         }
         while let Some((frame, point)) = frames.next_frame() {
             let mut cut_after = None;
-            let about = *doing.borrow();
-            if sender == Sender::Server
-                && about != Doing::Other
-                && let Some(number) = number(&frame)
-            {
-                shared.journal.note_number(number, about);
-                if about == Doing::Asking {
-                    doing.send_replace(Doing::Other);
-                }
+            if sender == Sender::Server {
+                note_answer(&frame, shared, doing);
             }
             if let Some(point) = point {
                 if point == ACK {
@@ -392,17 +385,7 @@ async fn pass(
                         Verdict::CutAfter(cut) => cut_after = Some(cut),
                     }
                 }
-                match point {
-                    CONCLUDE => doing.send_replace(Doing::Batch),
-                    ASKED => doing.send_replace(Doing::Asking),
-                    _ => *doing.borrow(),
-                };
-                if point != ACK {
-                    shared.journal.note(point, *doing.borrow());
-                }
-                if point == COMMIT_ANSWERED {
-                    doing.send_replace(Doing::Other);
-                }
+                note_passed(point, shared, doing);
             }
             if frames_to_lose > 0 {
                 frames_to_lose -= 1;
@@ -420,6 +403,34 @@ async fn pass(
             .map_err(|_| Cut::Close)?;
         to.write_all(&through).await.map_err(|_| Cut::Close)?;
         through.clear();
+    }
+}
+
+/// Notes what the database answers about the worker's batches, if that was asked.
+fn note_answer(frame: &[u8], shared: &Shared, doing: &watch::Sender<Doing>) {
+    let about = *doing.borrow();
+    if about != Doing::Other
+        && let Some(number) = number(frame)
+    {
+        shared.journal.note_number(number, about);
+        if about == Doing::Asking {
+            doing.send_replace(Doing::Other);
+        }
+    }
+}
+
+/// Notes a step that nothing holds any more, and what its connection is about from then on.
+fn note_passed(point: Point, shared: &Shared, doing: &watch::Sender<Doing>) {
+    match point {
+        CONCLUDE => doing.send_replace(Doing::Batch),
+        ASKED => doing.send_replace(Doing::Asking),
+        _ => *doing.borrow(),
+    };
+    if point != ACK {
+        shared.journal.note(point, *doing.borrow());
+    }
+    if point == COMMIT_ANSWERED {
+        doing.send_replace(Doing::Other);
     }
 }
 
