@@ -256,9 +256,15 @@ fn the_readme_lists_every_setting() {
         .iter()
         .filter(|setting| {
             let name = format!("`{}`", setting.name);
-            !rows
-                .iter()
-                .any(|row| row.contains(&name) && row.contains(setting.default))
+            let default = match setting.default {
+                "" => "none",
+                default => default,
+            };
+            // Name, form, default, meaning.
+            !rows.iter().any(|row| {
+                let cells: Vec<_> = row.split('|').skip(1).map(str::trim).collect();
+                cells[0] == name && cells.get(2) == Some(&default)
+            })
         })
         .map(|setting| format!("{} (default: {})", setting.name, setting.default))
         .collect();
