@@ -3,6 +3,9 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use lapin::options::BasicGetOptions;
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ConnectionProperties};
 use paxflow::broker::queue_state;
 use paxflow::config::Secret;
 use paxflow::event::BODY_BYTES_MAX;
@@ -13,7 +16,7 @@ use crate::commands::{assert_one_line, file, line, mixed, path};
 use crate::events::flight;
 use crate::faults::harness::Line;
 use crate::faults::proxy::Cut;
-use crate::process::{Place, fed, paxflow, place, ran, until};
+use crate::process::{Place, fed, paxflow, place, properties, ran, until};
 use crate::running::Running;
 use crate::support::Database;
 
@@ -183,6 +186,65 @@ async fn what_was_confirmed_before_the_connection_broke_counts() {
     let confirmed: u32 = err.split(' ').nth(1).unwrap().parse().unwrap();
     let waiting = waiting(&place).await;
     assert!((10..=waiting).contains(&confirmed), "{waiting} wait: {err}");
+}
+
+/// A channel as an operator has it; the connection ends with the test.
+async fn channel(place: &Place) -> (Connection, Channel) {
+    let connection = Connection::connect(&place.amqp_url, ConnectionProperties::default());
+    let connection = connection.await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+#[tokio::test]
+async fn an_event_that_no_queue_takes_ends_it_and_does_not_count() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let events = file(&flights(100), ".ndjson");
+    let publishing = Running::start(place.paxflow(&["publish", "--rate", "10", path(&events)]));
+    until("some of it is published", async || {
+        (waiting(&place).await > 0).then_some(())
+    })
+    .await;
+    let (_connection, channel) = channel(&place).await;
+    let (queue, exchange) = (&*place.topology.queue, &*place.topology.exchange);
+    let arguments = FieldTable::default();
+    let unbound =
+        channel.queue_unbind(queue.into(), exchange.into(), "airline.#".into(), arguments);
+    unbound.await.unwrap();
+    let (code, out, err) = publishing.ended().await;
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert_one_line(&err);
+    let counted = format!(
+        "paxflow: {} of 100 events are confirmed",
+        waiting(&place).await
+    );
+    assert!(
+        err.starts_with(&counted) && err.contains("the exchange has no queue for the event"),
+        "{err}"
+    );
+}
+
+#[tokio::test]
+async fn an_event_is_sent_to_last_and_with_its_id() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let event = flight(json!({}));
+    let (code, _, err) = fed(place.paxflow(&["publish", "-"]), &line(&event)).await;
+    assert_eq!(code, 0, "{err}");
+    let (_connection, channel) = channel(&place).await;
+    let queue = place.topology.queue.as_str().into();
+    let got = channel.basic_get(queue, BasicGetOptions::default()).await;
+    let message = got.unwrap().expect("it waits in the queue").delivery;
+    let id = event["id"].as_str().unwrap();
+    // The broker adds headers of its own.
+    let expected = properties().with_message_id(id.into());
+    let got = message.properties.with_headers(FieldTable::default());
+    assert_eq!(got, expected.with_headers(FieldTable::default()));
+    assert_eq!(message.routing_key.as_str(), "airline.flight.upserted.v1");
+    let body: Value = serde_json::from_slice(&message.data).unwrap();
+    assert_eq!(body, event);
 }
 
 #[tokio::test]
