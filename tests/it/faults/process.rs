@@ -174,9 +174,9 @@ async fn a_commit_that_arrives_after_the_death_of_its_worker_counts_once() {
 async fn frozen_for_longer_than_the_heartbeat_another_takes_over() {
     for (seed, point) in seeds(3).zip([DELIVER, COMMIT_ANSWERED, ACK]) {
         let mut rig = Rig::new(seed).await;
+        let mut line = rig.line().await;
         // The broker gives up on a peer after two of them.
-        rig.place.amqp_url += "?heartbeat=1";
-        let line = rig.line().await;
+        line.place.amqp_url += "?heartbeat=1";
         let frozen = line.worker().await;
         let held = halted_at(&mut rig, &line, &frozen, point).await;
         frozen.signal("STOP");
