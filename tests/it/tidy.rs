@@ -173,7 +173,7 @@ fn no_function_is_longer_than_70_lines() {
     let mut long = Vec::new();
     for source in ["src", "tests", "benches"].into_iter().flat_map(sources) {
         let mut open: Option<(usize, usize, &str)> = None;
-        for (number, line) in source.code() {
+        for (number, line) in (1..).zip(source.text.lines()) {
             let indent = line.len() - line.trim_start().len();
             let head = line.trim_start();
             if open.is_none() && !head.ends_with(';') && is_fn(head) {
