@@ -280,10 +280,7 @@ async fn a_dry_run_prints_the_sql_and_changes_nothing() {
     let mut connection = place.connect().await;
     let before = catalogs(&mut connection).await;
     let down = does(&place, &["migrate", "downgrade", "4", "--dry-run"]).await;
-    assert!(
-        down.starts_with("-- 0015_what_counts.down.sql\n"),
-        "{down}"
-    );
+    assert!(down.starts_with("-- 0015_what_counts.down.sql\n"), "{down}");
     assert!(
         down.contains("-- 0005_operations.down.sql\nDROP TABLE"),
         "{down}"
