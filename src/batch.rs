@@ -9,51 +9,7 @@ use std::ops::Add;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::event::{self, Booking, Change, Event, Flight, Message, Reason, Rejected, Revision};
-
-/// A message as the broker delivered it, with what quarantine keeps of it.
-#[derive(Debug, Clone, Default)]
-pub struct Delivery {
-    /// Number of the delivery on its channel.
-    pub tag: u64,
-    /// The body exactly as received.
-    pub body: Vec<u8>,
-    /// Exchange it was published to.
-    pub exchange: String,
-    /// Routing key it was published with.
-    pub routing_key: String,
-    /// AMQP `content_type`.
-    pub content_type: Option<String>,
-    /// AMQP `content_encoding`.
-    pub content_encoding: Option<String>,
-    /// AMQP `message_id`.
-    pub message_id: Option<String>,
-    /// AMQP headers as a JSON object.
-    pub headers: serde_json::Map<String, serde_json::Value>,
-}
-
-impl Delivery {
-    /// Bytes of its body, and of its headers as JSON.
-    pub fn bytes(&self) -> usize {
-        let headers = if self.headers.is_empty() {
-            0
-        } else {
-            serde_json::to_string(&self.headers).map_or(0, |json| json.len())
-        };
-        self.body.len() + headers
-    }
-
-    fn message(&self) -> Message<'_> {
-        Message {
-            body: &self.body,
-            exchange: &self.exchange,
-            routing_key: &self.routing_key,
-            content_type: self.content_type.as_deref(),
-            content_encoding: self.content_encoding.as_deref(),
-            message_id: self.message_id.as_deref(),
-        }
-    }
-}
+use crate::event::{self, Booking, Change, Delivery, Event, Flight, Reason, Rejected, Revision};
 
 /// How a delivery ended. Each ends in exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

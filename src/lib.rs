@@ -11,7 +11,7 @@
 //! * [`batch`] keeps the newest version of each key of a batch. Pure.
 //! * [`market`] knows what one booking adds to MarketData. Pure.
 //! * [`apply`] is the one transaction of a batch; a `.sql` file per statement.
-//! * [`worker`] is the loop: choose what is next; flush = apply, commit, acknowledge.
+//! * [`worker`] is the loop: gather deliveries, have a batch applied and committed, then acknowledge it.
 //! * [`audit`] recomputes MarketData and compares; [`upkeep`] has a worker do so on a schedule.
 //!
 //! Around them: [`config`] (the only reader of the environment), [`db`] (connections, faults, schema),

@@ -1,4 +1,4 @@
-//! The loop: choose what is next; flush = apply, commit, acknowledge; retry, pause or stop.
+//! The loop: gather deliveries, have a batch decoded, applied and committed, acknowledge it after that; retry, pause or stop.
 //!
 //! While one batch commits the next one gathers, so batches are as large as the load makes them; one that is
 //! full is decoded meanwhile. Transactions follow one another: a batch begins when the one before it has committed.
@@ -20,11 +20,12 @@ use tracing::{info, warn};
 
 use crate::apply;
 use crate::backoff::Backoff;
-use crate::batch::{Delivery, VerdictCounts};
+use crate::batch::VerdictCounts;
 use crate::broker::{BrokerError, DELIVERY_LIMIT, Subscription, Topology};
 use crate::config::Secret;
 use crate::db::pool::Lease;
 use crate::db::{self, Fault, fault_of};
+use crate::event::Delivery;
 use crate::health::Health;
 use crate::stop::Stop;
 use crate::telemetry;
@@ -45,6 +46,10 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// How long a stop may take before what is in hand is handed back: with the goodbyes to a broker that
 /// does not answer it ends within 10 s.
 const STOP_MAX: Duration = Duration::from_secs(7);
+/// What [`Worker::hold_max`] is, unless a test has less patience. Late, since a hand-back costs each message one of its delivery
+/// attempts, and a database that is full or locked refuses all workers; yet far below the broker's consumer time-out of 30 min,
+/// which would take the whole channel, also with the batch behind it.
+pub const HOLD_MAX: Duration = Duration::from_secs(600);
 /// How often a worker looks whether the database answers.
 const PING_EVERY: Duration = Duration::from_secs(2);
 /// Events that are set aside are summed up in the log so often: of a bad producer there may be thousands a second.
@@ -69,6 +74,8 @@ pub struct Worker {
     pub batch_linger: Duration,
     /// Most deliveries in hand.
     pub prefetch: u16,
+    /// A batch that cannot be committed for so long goes back to the broker: another worker may reach the database.
+    pub hold_max: Duration,
 }
 
 /// Works until it is told to stop. An outage of the broker or the database is waited out.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
-use paxflow::batch::Delivery;
+use paxflow::event::Delivery;
 use paxflow::event::{Change, Message, decode};
 use paxflow::world;
 use rand::rngs::ChaCha8Rng;

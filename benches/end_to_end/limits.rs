@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use chrono::Utc;
 use futures_util::{FutureExt, StreamExt};
 use paxflow::apply;
-use paxflow::batch::Delivery;
 use paxflow::broker::Subscription;
 use paxflow::config::{PoolConfig, Pooler, Secret};
 use paxflow::db;
+use paxflow::event::Delivery;
 use sqlx::postgres::{PgPool, PgPoolCopyExt};
 use tokio::sync::oneshot;
 

@@ -8,8 +8,7 @@ mod market;
 
 use std::hint::black_box;
 
-use batch::Delivery;
-use event::Message;
+use event::{Delivery, Message};
 
 /// What the sample world publishes, a line each.
 const EVENTS: &str = include_str!("events.ndjson");

@@ -25,17 +25,17 @@ mod rows;
 mod stored;
 
 pub use insertion::end_frozen;
-pub use quarantine::forget;
+pub use quarantine::{discard, forget};
 pub use replay::{CellChange, Preview, Replayed, StillRejected, preview, replay};
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::batch::{self, ByKey, Delivery, Folded, Newest, Verdict, VerdictCounts};
+use crate::batch::{self, ByKey, Folded, Newest, Verdict, VerdictCounts};
 use crate::config::Pooler;
 use crate::db::{Fault, fault_of};
-use crate::event::{Booking, Reason, Rejected};
+use crate::event::{Booking, Delivery, Reason, Rejected};
 use crate::market::{Counted, Rollup};
 
 use conclude::Conclusion;

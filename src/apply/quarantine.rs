@@ -1,29 +1,22 @@
-//! Sets messages aside in `quarantined_events`.
+//! Sets messages aside in `quarantined_events`, and settles them there.
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::ensure_stored;
-use crate::batch::Delivery;
+use super::rows::{Arrays, Rows};
 use crate::config::Pooler;
-use crate::event::{CONTRACT_VERSION, Rejected};
+use crate::event::{CONTRACT_VERSION, Delivery, Rejected};
 
-#[derive(Default)]
-struct Columns<'a> {
-    reasons: Vec<&'static str>,
-    paths: Vec<&'a str>,
-    details: Vec<&'a str>,
-    exchanges: Vec<&'a str>,
-    routing_keys: Vec<&'a str>,
-    content_types: Vec<Option<&'a str>>,
-    content_encodings: Vec<Option<&'a str>>,
-    message_ids: Vec<Option<&'a str>>,
-    headers: Vec<String>,
-    bodies: Vec<&'a [u8]>,
-    sqlstates: Vec<Option<&'a str>>,
-    times_received: Vec<i64>,
-    places: Vec<i64>,
+/// One row: a message, what it breaks, and how often it came.
+#[derive(Clone, Copy)]
+struct SetAside<'a> {
+    delivery: &'a Delivery,
+    rejected: &'a Rejected,
+    sqlstate: Option<&'a str>,
+    times_received: i64,
 }
 
 /// Writes one row for each body and reason, in ascending order of both.
@@ -34,55 +27,66 @@ pub(super) async fn set_aside(
     rejected: &[(usize, Rejected)],
     sqlstate: Option<&str>,
 ) -> sqlx::Result<()> {
-    let mut distinct: BTreeMap<_, (&Delivery, &Rejected, i64)> = BTreeMap::new();
+    let mut distinct: BTreeMap<_, SetAside<'_>> = BTreeMap::new();
     for (index, rejected) in rejected {
         let delivery = &deliveries[*index];
         let key = (rejected.reason.as_str(), delivery.body.as_slice());
-        distinct.entry(key).or_insert((delivery, rejected, 0)).2 += 1;
+        let row = distinct.entry(key).or_insert(SetAside {
+            delivery,
+            rejected,
+            sqlstate,
+            times_received: 0,
+        });
+        row.times_received += 1;
     }
     if distinct.is_empty() {
         return Ok(());
     }
     let sent = distinct.len();
-    let mut columns = Columns::default();
-    for (delivery, rejected, times_received) in distinct.into_values() {
-        columns.places.push(columns.places.len() as i64);
-        columns.reasons.push(rejected.reason.as_str());
-        columns.paths.push(&rejected.path);
-        columns.details.push(&rejected.detail);
-        columns.exchanges.push(&delivery.exchange);
-        columns.routing_keys.push(&delivery.routing_key);
-        columns.content_types.push(delivery.content_type.as_deref());
-        columns
-            .content_encodings
-            .push(delivery.content_encoding.as_deref());
-        columns.message_ids.push(delivery.message_id.as_deref());
-        columns
-            .headers
-            .push(serde_json::Value::Object(delivery.headers.clone()).to_string());
-        columns.bodies.push(&delivery.body);
-        columns.sqlstates.push(sqlstate);
-        columns.times_received.push(times_received);
-    }
-    let stored = pooler
-        .query(include_str!("quarantine.sql"))
-        .bind(columns.reasons)
-        .bind(columns.paths)
-        .bind(columns.details)
-        .bind(columns.exchanges)
-        .bind(columns.routing_keys)
-        .bind(columns.content_types)
-        .bind(columns.content_encodings)
-        .bind(columns.message_ids)
-        .bind(columns.headers)
-        .bind(columns.bodies)
-        .bind(columns.sqlstates)
-        .bind(columns.times_received)
-        .bind(columns.places)
+    let stored = Arrays::of(distinct.into_values(), put)
+        .bind(pooler.query(include_str!("quarantine.sql")))
         .bind(CONTRACT_VERSION)
         .execute(connection)
         .await?;
     ensure_stored("quarantined_events", stored.rows_affected(), sent)
+}
+
+fn put(message: Option<SetAside<'_>>, row: &mut Arrays) {
+    let rejected = message.map(|message| message.rejected);
+    let delivery = message.map(|message| message.delivery);
+    let headers = delivery.map(|delivery| Value::Object(delivery.headers.clone()).to_string());
+    row.row();
+    row.field::<&str>(rejected.map(|rejected| rejected.reason.as_str()));
+    row.field::<&str>(rejected.map(|rejected| rejected.path.as_str()));
+    row.field::<&str>(rejected.map(|rejected| rejected.detail.as_str()));
+    row.field::<&str>(delivery.map(|delivery| delivery.exchange.as_str()));
+    row.field::<&str>(delivery.map(|delivery| delivery.routing_key.as_str()));
+    row.field::<&str>(delivery.and_then(|delivery| delivery.content_type.as_deref()));
+    row.field::<&str>(delivery.and_then(|delivery| delivery.content_encoding.as_deref()));
+    row.field::<&str>(delivery.and_then(|delivery| delivery.message_id.as_deref()));
+    row.field::<String>(headers);
+    row.field::<&[u8]>(delivery.map(|delivery| delivery.body.as_slice()));
+    row.field::<&str>(message.and_then(|message| message.sqlstate));
+    row.field::<i64>(message.map(|message| message.times_received));
+}
+
+/// Settles messages without applying them: open ones, or with `erase`, which leaves nothing of their content, whatever they are.
+/// Returns those that it found.
+///
+/// # Errors
+/// What the database says.
+pub async fn discard(
+    connection: &mut PgConnection,
+    ids: &[i64],
+    why: &str,
+    erase: bool,
+) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar(include_str!("discard.sql"))
+        .bind(ids)
+        .bind(why)
+        .bind(erase)
+        .fetch_all(connection)
+        .await
 }
 
 /// Removes up to `most` messages that were replayed or discarded at least `days` ago; returns how many.

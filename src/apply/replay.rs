@@ -9,9 +9,9 @@ use sqlx::{Connection, FromRow, PgConnection, Row};
 
 use super::insertion::Insertion;
 use super::{Committer, Effect, refused_by_database, write};
-use crate::batch::{self, Delivery, Folded, Verdict, VerdictCounts};
+use crate::batch::{self, Folded, Verdict, VerdictCounts};
 use crate::db::{Fault, fault_of, sqlstate};
-use crate::event::{CONTRACT_VERSION, Rejected, State};
+use crate::event::{CONTRACT_VERSION, Delivery, Rejected, State};
 
 /// A preview reads one snapshot; a worker that changes the same rows meanwhile makes it start anew.
 const PREVIEW_TRIES: u32 = 5;
@@ -252,10 +252,11 @@ pub async fn preview(
                     rejected: refused_by_database(),
                 });
             }
-        } else if !sqlstate::is(&error, sqlstate::SERIALIZATION_FAILURE) || tries == PREVIEW_TRIES {
+        } else if sqlstate::is(&error, sqlstate::SERIALIZATION_FAILURE) && tries < PREVIEW_TRIES {
+            tries += 1;
+        } else {
             return Err(error);
         }
-        tries += 1;
     }
 }
 

@@ -165,10 +165,10 @@ async fn queue(
                 Refusal::Forbidden => return Ok(Standing::Forbidden),
                 Refusal::Differs(argument) => {
                     let stuck = differing.iter().any(|other| other.name == argument.name);
-                    adopt(&argument, &mut options, &mut arguments);
                     if stuck {
                         break;
                     }
+                    adopt(&argument, &mut options, &mut arguments);
                     differing.push(argument);
                 }
             },

@@ -2,7 +2,7 @@
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::batch::Delivery;
+use crate::event::Delivery;
 
 /// Headers that are nested deeper are kept in this depth only: no reader of JSON goes down as far as AMQP does.
 const HEADER_LEVELS_MAX: usize = 32;

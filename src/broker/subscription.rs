@@ -15,8 +15,8 @@ use super::connect::{Link, connect};
 use super::received::received;
 use super::topology::Topology;
 use super::{BrokerError, GOODBYE_TIMEOUT, answered, close, passive};
-use crate::batch::Delivery;
 use crate::config::{ConsumerRole, Secret};
+use crate::event::Delivery;
 
 /// A consumer without a priority has 0.
 const ACTIVE_PRIORITY: i32 = 1;

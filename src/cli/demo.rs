@@ -187,6 +187,7 @@ async fn show(arguments: &Arguments, config: &Config) -> Result<Running> {
         batch_max: config.batch_max,
         batch_linger: config.batch_linger,
         prefetch: config.prefetch,
+        hold_max: worker::HOLD_MAX,
     };
     let (request, stop) = Stop::new();
     let started = Instant::now();

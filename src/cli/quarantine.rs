@@ -81,12 +81,15 @@ pub(super) enum Command {
     ///
     /// One that comes again is counted there and stays discarded.
     #[command(
-        after_help = "Example:\n  paxflow quarantine discard 7 8 --why 'sent twice by the old adapter'"
+        after_help = "Example:\n  paxflow quarantine discard 7 8 --why 'sent twice by the old adapter'\n  paxflow quarantine discard 9 --why 'asked for by the passenger' --erase"
     )]
     Discard {
         /// Numbers of open messages
         #[arg(required = true)]
         ids: Vec<i64>,
+        /// Replace body and headers by nothing but the SHA-256 of the body, for ever; takes messages that are settled already as well
+        #[arg(long)]
+        erase: bool,
         /// Why they are not needed; is kept with them
         #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
         why: String,
@@ -119,7 +122,7 @@ pub(super) async fn run(command: &Command, config: &Config) -> Result<ExitCode> 
                 replay(&mut connection, &ids, are_named, *json).await
             }
         }
-        Command::Discard { ids, why } => discard(&mut connection, ids, why).await,
+        Command::Discard { ids, erase, why } => discard(&mut connection, ids, why, *erase).await,
     }
 }
 
@@ -512,23 +515,13 @@ fn cells_table(cells: &[CellChange]) -> Table {
     table
 }
 
-async fn discard(connection: &mut PgConnection, ids: &[i64], why: &str) -> Result<ExitCode> {
-    // Locked in the order in which a batch sets messages aside: one that meets the same messages would wait for us, and we for it.
-    let discarded = r#"WITH locked AS (
-                         SELECT id
-                         FROM quarantined_events
-                         WHERE id = ANY ($1::bigint[]) AND state = 'open'
-                         ORDER BY reason COLLATE "C", body
-                         FOR NO KEY UPDATE)
-                     UPDATE quarantined_events q
-                     SET state = 'discarded', state_reason = $2, state_changed_at = now()
-                     FROM locked
-                     WHERE q.id = locked.id
-                     RETURNING q.id"#;
-    let discarded: Vec<i64> = sqlx::query_scalar(discarded)
-        .bind(ids)
-        .bind(why)
-        .fetch_all(&mut *connection)
+async fn discard(
+    connection: &mut PgConnection,
+    ids: &[i64],
+    why: &str,
+    erase: bool,
+) -> Result<ExitCode> {
+    let discarded = apply::discard(connection, ids, why, erase)
         .await
         .context("cannot write quarantined_events")?;
     let is_left = |id: &i64| !discarded.contains(id);

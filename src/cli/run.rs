@@ -88,6 +88,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode> {
         batch_max: config.batch_max,
         batch_linger: config.batch_linger,
         prefetch: config.prefetch,
+        hold_max: worker::HOLD_MAX,
     };
     if direct.is_none() {
         warn!("no DATABASE_DIRECT_URL: this worker verifies nothing and forgets nothing");

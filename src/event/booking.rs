@@ -28,7 +28,7 @@ contract! {
         flight_id: Key<'a>,
         /// True origin and destination of the whole trip.
         journey: Option<Journey<'a>>,
-        /// Personal data: stays in `bookings`, goes nowhere else.
+        /// Personal data: stays in `bookings`, or where the event breaks a rule in `quarantined_events`, and goes nowhere else.
         passenger: Option<Passenger<'a>>,
         /// When the booking was made.
         booked_at: DateTime<Utc>,

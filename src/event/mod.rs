@@ -10,6 +10,7 @@ mod digest;
 mod envelope;
 mod flight;
 mod json;
+mod message;
 mod money;
 mod numbers;
 mod reason;
@@ -27,6 +28,7 @@ pub use booking::{Booking, BookingDeleted, Journey, Passenger};
 pub use codes::{BookingStatus, Cabin, FlightStatus, PaymentStatus};
 pub use envelope::Kind;
 pub use flight::{Aircraft, Capacity, Flight, FlightDeleted, SeatsByCabin};
+pub use message::{Delivery, Message};
 pub use money::{Country, Currency, Price};
 pub use numbers::{Coupon, Seats, Version};
 pub use reason::{Reason, Rejected};
@@ -47,41 +49,6 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
 /// The content type that producers set.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
-
-/// One delivery as the contract sees it.
-///
-/// A content type is required. The routing key must be the event's type, except on the default
-/// exchange, through which operators put messages back. A `message_id` may be absent, but not
-/// differ from the event's id.
-#[derive(Debug, Clone, Copy)]
-pub struct Message<'a> {
-    /// The body, exactly as received.
-    pub body: &'a [u8],
-    /// The exchange it was published to; empty for the default exchange.
-    pub exchange: &'a str,
-    /// The routing key it was published with.
-    pub routing_key: &'a str,
-    /// The `content_type` property.
-    pub content_type: Option<&'a str>,
-    /// The `content_encoding` property.
-    pub content_encoding: Option<&'a str>,
-    /// The `message_id` property.
-    pub message_id: Option<&'a str>,
-}
-
-impl<'a> Message<'a> {
-    /// A body that was not delivered: the properties of the message give no cause for rejection.
-    pub fn of_body(body: &'a [u8]) -> Self {
-        Message {
-            body,
-            exchange: "",
-            routing_key: "",
-            content_type: Some(CONTENT_TYPE),
-            content_encoding: None,
-            message_id: None,
-        }
-    }
-}
 
 /// An event that keeps every rule of the contract.
 #[derive(Debug, Clone, PartialEq, Eq)]

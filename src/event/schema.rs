@@ -180,7 +180,7 @@ fn channels() -> Value {
     json!({
         "events": {
             "address": "airline.#",
-            "description": "The topic exchange that producers publish to. The routing key of a message is its `type`; the queue is bound to `airline.#`.",
+            "description": "The topic exchange that producers publish to; its name and virtual host are the defaults, ask who runs the broker. The routing key of a message is its `type`; the queue is bound to `airline.#`.",
             "servers": [{ "$ref": "#/servers/rabbitmq" }],
             "messages": messages,
             "bindings": {

@@ -10,16 +10,13 @@ use tracing::{error, info, warn};
 use super::Worker;
 use crate::apply::Batch;
 use crate::backoff::Backoff;
-use crate::batch::{Delivery, VerdictCounts};
+use crate::batch::VerdictCounts;
 use crate::db::pool::Lease;
 use crate::db::{self, Fault, fault_of};
+use crate::event::Delivery;
 use crate::stop::Stop;
 use crate::telemetry;
 
-/// A batch that cannot be committed for so long goes back to the broker: another worker may reach the database. Late, since it costs
-/// each message one of its delivery attempts, and a database that is full or locked refuses all workers; yet far
-/// below the broker's consumer time-out of 30 min, which would take the whole channel, also with the batch behind it.
-const HOLD_MAX: Duration = Duration::from_secs(600);
 /// A database that says nothing for so long within one try of a batch is gone: a lost network path
 /// sends no reset. Far more than a batch takes, also one that waits for a repair.
 const TRY_MAX: Duration = Duration::from_secs(60);
@@ -46,7 +43,7 @@ pub(super) struct Turn {
     pub(super) committed: oneshot::Sender<Lease>,
 }
 
-/// Decodes a batch and, once it is its turn, commits it, however long the database is away, up to [`HOLD_MAX`].
+/// Decodes a batch and, once it is its turn, commits it, however long the database is away, up to the worker's `hold_max`.
 pub(super) async fn commit(
     worker: Worker,
     batch: Vec<Delivery>,
@@ -97,7 +94,7 @@ pub(super) async fn commit(
             retry_in_ms = wait.as_millis() as u64,
             "holding a batch for the database"
         );
-        if is_held_too_long(started.elapsed()) || stop.requested_within(wait).await {
+        if started.elapsed() > worker.hold_max || stop.requested_within(wait).await {
             // The parts of it that have committed go back with the rest.
             counter!(telemetry::ACKS_LOST).increment(batch.committed.total());
             break Outcome::Held {
@@ -122,10 +119,6 @@ fn decode(batch: &[Delivery], is_behind: bool) -> Batch<'_> {
     } else {
         Batch::of(batch)
     }
-}
-
-fn is_held_too_long(held: Duration) -> bool {
-    held > HOLD_MAX
 }
 
 /// Tries once; the connection goes on only if it went well.
@@ -167,15 +160,4 @@ fn note_commit(events: u64, started: Instant) {
     histogram!(telemetry::BATCH_EVENTS).record(events as f64);
     histogram!(telemetry::COMMIT_SECONDS).record(started.elapsed());
     gauge!(telemetry::LAST_COMMIT).set(chrono::Utc::now().timestamp() as f64);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_is_held_for_minutes_and_not_for_ever() {
-        assert!(!is_held_too_long(Duration::from_secs(240)));
-        assert!(is_held_too_long(Duration::from_secs(900)));
-    }
 }

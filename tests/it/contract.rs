@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use paxflow::batch::Delivery;
+use paxflow::event::Delivery;
 use paxflow::event::{BODY_BYTES_MAX, CONTENT_TYPE, CONTRACT_VERSION, Message, decode};
 use serde::Deserialize;
 use serde_json::{Value, json};

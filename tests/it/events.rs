@@ -1,6 +1,6 @@
 //! Events as producers write them. Each helper lays the fields of the test over a plain one.
 
-use paxflow::batch::Delivery;
+use paxflow::event::Delivery;
 use serde_json::{Value, json};
 
 use crate::canary;

@@ -17,6 +17,7 @@ mod demo;
 mod doctor;
 mod events;
 mod faults;
+mod held;
 mod history;
 mod kept_back;
 mod migrations;

@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use paxflow::sandbox::{Options, Sandbox, Shutdown};
+use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::events::flight;
+use crate::faults::harness::Line;
 use crate::process::{Place, Worker, generated, place, until};
 use crate::support::{Database, execute};
 
@@ -111,6 +114,32 @@ async fn liveness_through_outages_of_the_broker() {
         "{received} received, {settled} settled"
     );
     sandbox.stop().await.unwrap();
+}
+
+/// A path that is lost without a word: nothing but a heartbeat that stays away tells of it.
+#[tokio::test]
+async fn liveness_after_the_path_to_the_broker_was_lost_in_silence() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let line = Line::to(&place).await;
+    let worker = line.place.worker().await;
+    let feeding = feed(&place, 6);
+    place.committed_at_least(1).await;
+    line.broker.freeze(true);
+    let reason = worker.unready().await;
+    assert!(reason.starts_with("broker: "), "{reason}");
+    feeding.await.unwrap();
+    let stood = committed(&place).await;
+    line.broker.freeze(false);
+    let back = Instant::now();
+    place
+        .publish(&[flight(json!({})).to_string().into_bytes()])
+        .await;
+    assert_goes_on(&worker, &place, back, stood).await;
+    place.drained().await;
+    worker.stop().await;
+    place.assert_drained().await;
+    place.assert_exact().await;
 }
 
 #[tokio::test]

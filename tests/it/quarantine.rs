@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use paxflow::apply::{self, Replayed};
-use paxflow::batch::Delivery;
+use paxflow::event::Delivery;
 use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
@@ -494,6 +494,30 @@ async fn the_effect_and_its_mark_are_one_transaction() {
     .await;
     assert_eq!(said(&place, &["replay"]).await.0, 0);
     assert_exact(&mut applier.connection).await;
+}
+
+/// Also of what is settled already, and of several that were set aside for one reason.
+#[tokio::test]
+async fn what_is_erased_leaves_nothing_of_its_body() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let mut applier = database.applier().await;
+    with_refused(&mut applier).await;
+    let erase = ["discard", "1", "2", "--why", "asked for", "--erase"];
+    let (code, _) = said(&place, &["discard", "1", "--why", "first"]).await;
+    assert_eq!(code, 0);
+    let (code, out) = said(&place, &erase).await;
+    assert_eq!((code, out.as_str()), (0, "2 discarded\n"));
+    let left =
+        "SELECT id, state, state_reason, length(body), headers FROM quarantined_events ORDER BY id";
+    let rows = dump(&mut applier.connection, left).await;
+    assert!(
+        rows.starts_with("1 | discarded | asked for | 32 | {}\n2 | discarded | asked for | 32 | {}\n3 | open | - | "),
+        "{rows}"
+    );
+    // Nothing is left to be applied.
+    let (code, out) = said(&place, &["replay", "1"]).await;
+    assert!(code == 1 && out.contains("1 stays: "), "{out}");
 }
 
 #[tokio::test]

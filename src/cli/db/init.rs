@@ -8,13 +8,13 @@ use sqlx::Postgres;
 use sqlx::migrate::MigrateDatabase;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
-use crate::batch::{Delivery, VerdictCounts};
+use crate::batch::VerdictCounts;
 use crate::cli::say;
 use crate::cli::verify::summary;
 use crate::config::{Config, Pooler};
 use crate::db::migrate::MIGRATOR;
 use crate::db::{revisions, sqlstate};
-use crate::event::{CONTENT_TYPE, Message, decode};
+use crate::event::{CONTENT_TYPE, Delivery, Message, decode};
 use crate::{apply, audit, db, world};
 
 #[derive(Debug, clap::Args)]

@@ -47,12 +47,13 @@ impl<'a> Held<'a> {
             there.altered.contains(identity) && self.builds.contains_key(identity)
         };
         let not_dropped = |identity: &&'a str| {
-            there.dropped.contains(identity)
-                && self.drops.contains_key(there.dropped_with(identity))
+            (there.dropped.contains(identity)
+                && self.drops.contains_key(there.dropped_with(identity)))
                 || not_altered(identity)
         };
         let not_made = |identity: &&'a str| {
-            there.created.contains(identity) && self.builds.contains_key(there.made_with(identity))
+            (there.created.contains(identity)
+                && self.builds.contains_key(there.made_with(identity)))
                 || not_altered(identity)
         };
         let mut held = Self::default();
