@@ -21,7 +21,7 @@ use crate::tls;
 use connect::connect;
 
 pub use connect::{address, check_url};
-pub use inspect::{Argument, Inspection, Object, Standing, inspect};
+pub use inspect::{Argument, Declared, Inspection, Object, inspect};
 pub use publisher::{Publisher, Unconfirmed};
 pub use subscription::Subscription;
 pub use topology::{DELIVERY_LIMIT, Topology};

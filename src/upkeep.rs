@@ -9,7 +9,7 @@ use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tracing::{debug, error, info, warn};
 
-use crate::audit::{self, Standing};
+use crate::audit::{self, Newest};
 use crate::db::{self, Fault, fault_of};
 use crate::{apply, telemetry};
 
@@ -126,16 +126,20 @@ async fn round(
             "ended what stood in a COPY for 15 s without a word of its worker: others waited for its locks"
         );
     }
-    let standing = audit::standing(&mut connection).await?;
-    tell(&standing);
+    let newest = audit::newest(&mut connection).await?;
+    tell(newest.as_ref());
     if let Some(every) = upkeep.verify_every
         && due.audit <= Instant::now()
-        && is_due(&standing, every, started.elapsed())
+        && is_due(
+            newest.map(|newest| newest.age_secs),
+            every,
+            started.elapsed(),
+        )
     {
         // Whatever comes of it, this worker does not try again before the next time.
         due.audit = Instant::now() + every;
         verify(&mut connection, every).await?;
-        tell(&audit::standing(&mut connection).await?);
+        tell(audit::newest(&mut connection).await?.as_ref());
     }
     if upkeep.quarantine_days > 0 && due.forget <= Instant::now() {
         due.forget = Instant::now() + FORGET_EVERY;
@@ -146,9 +150,9 @@ async fn round(
     Ok(connection)
 }
 
-fn is_due(standing: &Standing, every: Duration, running: Duration) -> bool {
-    match standing.age {
-        Some(age) => age >= every,
+fn is_due(age_secs: Option<f64>, every: Duration, running: Duration) -> bool {
+    match age_secs {
+        Some(age_secs) => age_secs >= every.as_secs_f64(),
         None => running >= every.min(FIRST_AUDIT_AFTER),
     }
 }
@@ -176,12 +180,11 @@ async fn verify(connection: &mut PgConnection, every: Duration) -> sqlx::Result<
 }
 
 /// Sets the metrics to the newest result, whoever found it.
-fn tell(standing: &Standing) {
-    if let Some(verified_through) = standing.verified_through {
+fn tell(newest: Option<&Newest>) {
+    let Some(newest) = newest else { return };
+    gauge!(telemetry::DRIFT_ROWS).set(newest.drift_count as f64);
+    if let Some(verified_through) = newest.verified_through {
         gauge!(telemetry::VERIFIED_THROUGH).set(verified_through.timestamp() as f64);
-    }
-    if let Some(rows_different) = standing.rows_different {
-        gauge!(telemetry::DRIFT_ROWS).set(rows_different as f64);
     }
 }
 
@@ -191,16 +194,11 @@ mod tests {
 
     #[test]
     fn a_verification_is_due_once_the_newest_is_old_enough() {
-        let standing = |age: Option<u64>| Standing {
-            verified_through: None,
-            rows_different: None,
-            age: age.map(Duration::from_secs),
-        };
         let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
-        assert!(!is_due(&standing(Some(3599)), hour, hour));
-        assert!(is_due(&standing(Some(3600)), hour, Duration::ZERO));
-        assert!(!is_due(&standing(None), hour, minute / 2));
-        assert!(is_due(&standing(None), hour, minute));
-        assert!(is_due(&standing(None), minute / 2, minute / 2));
+        assert!(!is_due(Some(3599.9), hour, hour));
+        assert!(is_due(Some(3600.0), hour, Duration::ZERO));
+        assert!(!is_due(None, hour, minute / 2));
+        assert!(is_due(None, hour, minute));
+        assert!(is_due(None, minute / 2, minute / 2));
     }
 }

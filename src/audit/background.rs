@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, Row};
+use sqlx::{Connection, FromRow};
 
 use super::{Report, look, record};
 use crate::db::sqlstate;
@@ -15,31 +16,31 @@ const LOCK: i64 = 0x7061_7866_6175_6474;
 const BOUNDS: &str =
     "SET LOCAL statement_timeout = '60s'; SET LOCAL max_parallel_workers_per_gather = 0";
 
-/// What is known of MarketData.
-#[derive(Debug, Clone)]
-pub struct Standing {
+/// The verification of the newest snapshot, whoever made it.
+#[derive(Debug, Clone, Serialize, FromRow)]
+pub struct Newest {
+    /// When it ended.
+    pub finished_at: DateTime<Utc>,
+    /// Rows that were compared.
+    pub row_count: i64,
+    /// Rows that differed.
+    pub drift_count: i64,
+    /// Seconds since it ended, by the clock of the database.
+    #[serde(skip)]
+    pub age_secs: f64,
     /// Moment of the newest snapshot that was exact.
+    #[serde(skip)]
     pub verified_through: Option<DateTime<Utc>>,
-    /// Rows that differed in the newest verification.
-    pub rows_different: Option<i64>,
-    /// How long ago that was.
-    pub age: Option<Duration>,
 }
 
-/// Reads the newest results, whoever found them.
+/// Reads the newest result; none where nobody has ever verified.
 ///
 /// # Errors
 /// What the database says.
-pub async fn standing(connection: &mut PgConnection) -> sqlx::Result<Standing> {
-    let row = sqlx::query(include_str!("standing.sql"))
-        .fetch_one(connection)
-        .await?;
-    let age: Option<f64> = row.try_get("age_secs")?;
-    Ok(Standing {
-        verified_through: row.try_get("verified_through")?,
-        rows_different: row.try_get("drift_count")?,
-        age: age.map(|secs| Duration::try_from_secs_f64(secs).unwrap_or_default()),
-    })
+pub async fn newest(connection: &mut PgConnection) -> sqlx::Result<Option<Newest>> {
+    sqlx::query_as(include_str!("newest.sql"))
+        .fetch_optional(connection)
+        .await
 }
 
 /// Verifies and records the result, unless another worker is at it or has done so within `every`.

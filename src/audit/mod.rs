@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection, Postgres, Row, Transaction};
 
 use crate::db::sqlstate;
 
-pub use background::{Standing, is_cut_off, standing, verify_unless_recent};
+pub use background::{Newest, is_cut_off, newest, verify_unless_recent};
 pub use rebuild::{Rebuilt, rebuild};
 
 /// The oracle: each relation of MarketData in plain SQL.

@@ -45,12 +45,12 @@ pub struct Object {
     /// Its name.
     pub name: String,
     /// How it stands.
-    pub standing: Standing,
+    pub declared: Declared,
 }
 
 /// How an exchange or a queue stands to what a worker declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum Declared {
     /// It is what a worker declares.
     AsDeclared,
     /// There is none.
@@ -94,14 +94,14 @@ async fn objects(connection: &Connection, topology: &Topology) -> Result<Vec<Obj
     for (name, kind) in topology.exchanges() {
         objects.push(Object {
             kind: "exchange",
-            standing: exchange(connection, &name, kind).await?,
+            declared: exchange(connection, &name, kind).await?,
             name,
         });
     }
     for (name, arguments) in topology.queues() {
         objects.push(Object {
             kind: "queue",
-            standing: queue(connection, &name, arguments).await?,
+            declared: queue(connection, &name, arguments).await?,
             name,
         });
     }
@@ -112,7 +112,7 @@ async fn exchange(
     connection: &Connection,
     name: &str,
     kind: ExchangeKind,
-) -> Result<Standing, BrokerError> {
+) -> Result<Declared, BrokerError> {
     let passive = ExchangeDeclareOptions {
         passive: true,
         ..Default::default()
@@ -124,14 +124,14 @@ async fn exchange(
             channel.exchange_declare(name.into(), kind.clone(), options, FieldTable::default());
         if let Err(error) = declared.await {
             return match refusal(error)? {
-                Refusal::Missing => Ok(Standing::Missing),
-                Refusal::Forbidden => Ok(Standing::Forbidden),
-                Refusal::Differs(argument) => Ok(Standing::Differs(vec![argument])),
+                Refusal::Missing => Ok(Declared::Missing),
+                Refusal::Forbidden => Ok(Declared::Forbidden),
+                Refusal::Differs(argument) => Ok(Declared::Differs(vec![argument])),
             };
         }
         channel.close(200, "done".into()).await?;
     }
-    Ok(Standing::AsDeclared)
+    Ok(Declared::AsDeclared)
 }
 
 type Arguments = BTreeMap<ShortString, AMQPValue>;
@@ -141,7 +141,7 @@ async fn queue(
     connection: &Connection,
     name: &str,
     arguments: FieldTable,
-) -> Result<Standing, BrokerError> {
+) -> Result<Declared, BrokerError> {
     let mut options = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::durable()
@@ -161,8 +161,8 @@ async fn queue(
                 options.passive = false;
             }
             Err(error) => match refusal(error)? {
-                Refusal::Missing => return Ok(Standing::Missing),
-                Refusal::Forbidden => return Ok(Standing::Forbidden),
+                Refusal::Missing => return Ok(Declared::Missing),
+                Refusal::Forbidden => return Ok(Declared::Forbidden),
                 Refusal::Differs(argument) => {
                     let stuck = differing.iter().any(|other| other.name == argument.name);
                     if stuck {
@@ -175,9 +175,9 @@ async fn queue(
         }
     }
     Ok(if differing.is_empty() {
-        Standing::AsDeclared
+        Declared::AsDeclared
     } else {
-        Standing::Differs(differing)
+        Declared::Differs(differing)
     })
 }
 

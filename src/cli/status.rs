@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{FromRow, Row};
 
 use super::say;
+use crate::audit::{self, Newest};
 use crate::broker::{self, BrokerError, Topology};
 use crate::config::Config;
 use crate::db::migrate::MIGRATOR;
@@ -33,7 +34,7 @@ struct Status {
     workers: Workers,
     events_per_second: f64,
     quarantine_open: i64,
-    last_verify: Option<LastVerify>,
+    last_verify: Option<Newest>,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,13 +67,6 @@ struct Workers {
     last_event_at: Option<DateTime<Utc>>,
 }
 
-#[derive(Debug, Serialize, FromRow)]
-struct LastVerify {
-    finished_at: DateTime<Utc>,
-    row_count: i64,
-    drift_count: i64,
-}
-
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> Result<ExitCode> {
     let mut connection = super::database(config, "status").await?;
     let status = look(&mut connection, config).await?;
@@ -93,11 +87,6 @@ async fn look(connection: &mut PgConnection, config: &Config) -> Result<Status> 
     tokio::time::sleep(RATE_OVER).await;
     let workers = workers(connection).await?;
     let quarantine = "SELECT count(*) FROM quarantined_events WHERE state = 'open'";
-    // Of the newest snapshot: a verification that began earlier may end later, after a few others.
-    let last_verify = "SELECT finished_at, row_count, drift_count
-        FROM (SELECT * FROM verifications ORDER BY id DESC LIMIT 100) latest
-        ORDER BY started_at DESC
-        LIMIT 1";
     Ok(Status {
         schema_revision,
         latest_revision: revisions::latest(&MIGRATOR),
@@ -108,9 +97,7 @@ async fn look(connection: &mut PgConnection, config: &Config) -> Result<Status> 
             .fetch_one(&mut *connection)
             .await?
             .try_get(0)?,
-        last_verify: sqlx::query_as(last_verify)
-            .fetch_optional(connection)
-            .await?,
+        last_verify: audit::newest(connection).await?,
     })
 }
 

@@ -387,8 +387,8 @@ async fn a_self_audit_speaks_of_one_moment() {
         .unwrap();
     let next = next.expect("nobody else is at it");
     assert!(!next.is_exact(), "what came later is seen by the next");
-    let standing = audit::standing(&mut connection).await.unwrap();
-    assert_eq!(standing.verified_through, Some(first.snapshot_at));
+    let newest = audit::newest(&mut connection).await.unwrap().unwrap();
+    assert_eq!(newest.verified_through, Some(first.snapshot_at));
 }
 
 /// An audit whose snapshot is taken while another one is at it, and whose turn comes after that one's end.
@@ -431,14 +431,14 @@ async fn a_long_verification_that_began_before_others_does_not_take_them_back() 
         ('2026-01-01 10:00+00', '2026-01-01 10:01+00', 1, 0, 0),
         ('2026-01-01 11:00+00', '2026-01-01 11:01+00', 1, 0, 0)";
     execute(&mut connection, ended).await;
-    let newest = audit::standing(&mut connection).await.unwrap();
+    let newest = audit::newest(&mut connection).await.unwrap().unwrap();
     let long = "INSERT INTO verifications (started_at, finished_at, row_count, drift_count, repaired_count)
         VALUES ('2026-01-01 09:00+00', '2026-01-01 11:30+00', 1, 0, 0), ('2026-01-01 09:30+00', '2026-01-01 11:31+00', 1, 7, 0)";
     execute(&mut connection, long).await;
-    let after = audit::standing(&mut connection).await.unwrap();
+    let after = audit::newest(&mut connection).await.unwrap().unwrap();
     assert_eq!(
-        (after.verified_through, after.rows_different),
-        (newest.verified_through, Some(0))
+        (after.verified_through, after.drift_count),
+        (newest.verified_through, 0)
     );
 }
 

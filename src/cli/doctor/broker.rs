@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::Finding;
-use crate::broker::{self, Inspection, Object, Standing, Topology};
+use crate::broker::{self, Declared, Inspection, Object, Topology};
 use crate::config::Config;
 
 /// What an argument of the queue leads to when it differs.
@@ -136,23 +136,23 @@ fn of_object(object: &Object) -> Vec<Finding> {
     let Object {
         kind,
         name,
-        standing,
+        declared,
     } = object;
-    match standing {
-        Standing::AsDeclared => Vec::new(),
-        Standing::Missing => vec![finding(
+    match declared {
+        Declared::AsDeclared => Vec::new(),
+        Declared::Missing => vec![finding(
             "missing",
             format!("{kind} {name}"),
             "what is published or dead-lettered there is lost",
             "start paxflow run, which declares it",
         )],
-        Standing::Forbidden => vec![finding(
+        Declared::Forbidden => vec![finding(
             "permission",
             format!("no permission to configure {kind} {name}"),
             "no worker can start",
             "rabbitmqctl set_permissions: configure, write and read on the exchanges and queues of this program",
         )],
-        Standing::Differs(arguments) => arguments
+        Declared::Differs(arguments) => arguments
             .iter()
             .map(|argument| {
                 let danger = ARGUMENTS.iter().find(|(known, _)| *known == argument.name);
