@@ -452,7 +452,15 @@ async fn what_may_fail_or_is_not_written_is_said() {
         ),
         (
             "CREATE TABLE many (n integer) PARTITION BY RANGE (n)",
-            "-- By hand: wanted: table many\n",
+            "-- By hand: wanted: table many RANGE (n) n integer\n",
+        ),
+        (
+            "CREATE TYPE pair AS (one integer, two text)",
+            "-- By hand: wanted: composite type pair one integer, two text\n",
+        ),
+        (
+            "CREATE SCHEMA reporting; CREATE VIEW reporting.codes AS SELECT code FROM owners",
+            "-- By hand: wanted: schema reporting\n",
         ),
         (
             "ALTER TABLE owners ENABLE ROW LEVEL SECURITY",
