@@ -54,7 +54,7 @@ impl Health {
         gauge!(telemetry::UP, "to" => "database").set(f64::from(u8::from(state.is_ok())));
         self.0.send_modify(|health| {
             match (&health.database, &state) {
-                (Ok(()), Err(reason)) => warn!(reason, "the database is away"),
+                (Ok(()), Err(reason)) => warn!(reason, "the database does not answer"),
                 (Err(_), Ok(())) => info!("the database answers"),
                 _ => {}
             }

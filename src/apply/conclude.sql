@@ -78,13 +78,13 @@ added AS (
         updated_at = now()
     RETURNING d.gross_booking_count
 ),
--- The verdict counts of this worker, in the transaction of the events they count. A producer whose clock is ahead does not hide how
--- far behind the others are.
+-- The verdict counts of this worker, in the transaction of the events they count. An event from the future hides how far behind the
+-- others are for as long as this batch is the newest, and not until then.
 progress AS (
     INSERT INTO worker_progress AS w (
         worker_id, started_at, last_commit_at, last_event_at,
         received, applied, duplicate, stale, folded, quarantined, batches)
-    VALUES ($1, $2, now(), least($3, now()), $4, $5, $6, $7, $8, $9, 1)
+    VALUES ($1, $2, now(), CASE WHEN $3 > now() THEN now() ELSE $3 END, $4, $5, $6, $7, $8, $9, 1)
     ON CONFLICT (worker_id) DO UPDATE
     SET last_commit_at = now(),
         last_event_at = greatest(w.last_event_at, excluded.last_event_at),

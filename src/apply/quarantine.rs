@@ -70,7 +70,7 @@ fn put(message: Option<SetAside<'_>>, row: &mut Arrays) {
     row.field::<i64>(message.map(|message| message.times_received));
 }
 
-/// Settles messages without applying them: open ones, or with `erase`, which leaves nothing of their content, whatever they are.
+/// Settles messages without applying them: open ones, or with `erase`, which leaves nothing that tells whom they were about, whatever they are.
 /// Returns those that it found.
 ///
 /// # Errors

@@ -133,7 +133,7 @@ impl Unconfirmed {
         match (&mut self.0).await? {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(_)) => Err(BrokerError::Refused(
-                "the exchange has no queue for the event, which a worker makes: start one (paxflow run)".to_owned(),
+                "the exchange has no queue for the event, which a worker makes: start one (paxflow run), or see what paxflow doctor finds".to_owned(),
             )),
             Confirmation::Nack(_) => Err(BrokerError::Lost(
                 "the broker did not take the event".to_owned(),

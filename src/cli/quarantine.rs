@@ -77,17 +77,17 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Settle messages without applying them; they can still be shown, and replayed by number
+    /// Settle messages without applying them; unless they are erased they can still be shown, and replayed by number
     ///
-    /// One that comes again is counted there and stays discarded.
+    /// One that comes again is counted there and stays discarded; one that was erased is a new open message then.
     #[command(
         after_help = "Example:\n  paxflow quarantine discard 7 8 --why 'sent twice by the old adapter'\n  paxflow quarantine discard 9 --why 'asked for by the passenger' --erase"
     )]
     Discard {
-        /// Numbers of open messages
+        /// Numbers of open messages, with --erase of any
         #[arg(required = true)]
         ids: Vec<i64>,
-        /// Replace body and headers by nothing but the SHA-256 of the body, for ever; takes messages that are settled already as well
+        /// Take body, headers and message id away for ever, as a passenger may ask for: a hash is left
         #[arg(long)]
         erase: bool,
         /// Why they are not needed; is kept with them

@@ -11,7 +11,7 @@ use sqlx::{FromRow, Row};
 
 use super::say;
 use crate::audit::{self, Newest};
-use crate::broker::{self, BrokerError, Topology};
+use crate::broker::{self, Topology};
 use crate::config::Config;
 use crate::db::migrate::MIGRATOR;
 use crate::db::revisions;
@@ -44,8 +44,8 @@ enum Queue {
         name: String,
         ready: u32,
         consumers: u32,
-        /// Those that were delivered too often.
-        dead_letters: u32,
+        /// Those that were delivered too often; none where their queue cannot be seen.
+        dead_letters: Option<u32>,
     },
     Unseen {
         name: String,
@@ -110,21 +110,17 @@ async fn workers(connection: &mut PgConnection) -> Result<Workers> {
 
 async fn queue(config: &Config) -> Result<Queue> {
     let (url, topology) = (config.amqp_url()?, Topology::of(config));
-    let states = async {
-        let queue = broker::queue_state(url, &topology.queue).await?;
-        let dead_letters = broker::queue_state(url, &topology.dead_letters()).await?;
-        Ok::<_, BrokerError>((queue, dead_letters))
-    };
-    let problem = match states.await {
-        Ok((Some(queue), dead_letters)) => {
+    let problem = match broker::queue_state(url, &topology.queue).await {
+        Ok(Some(queue)) => {
+            let dead_letters = broker::queue_state(url, &topology.dead_letters()).await;
             return Ok(Queue::Seen {
                 name: topology.queue,
                 ready: queue.ready,
                 consumers: queue.consumers,
-                dead_letters: dead_letters.map_or(0, |dead_letters| dead_letters.ready),
+                dead_letters: dead_letters.ok().flatten().map(|queue| queue.ready),
             });
         }
-        Ok((None, _)) => "does not exist yet".to_owned(),
+        Ok(None) => "does not exist yet".to_owned(),
         Err(error) => error.to_string(),
     };
     Ok(Queue::Unseen {
@@ -147,9 +143,8 @@ fn print(status: &Status, now: DateTime<Utc>) -> std::io::Result<()> {
             consumers,
             dead_letters,
         } => {
-            say!(
-                "queue       {name}: {ready} ready, {consumers} consumers, {dead_letters} dead letters"
-            );
+            let dead = dead_letters.map_or("no queue for".to_owned(), |count| count.to_string());
+            say!("queue       {name}: {ready} ready, {consumers} consumers, {dead} dead letters");
         }
         Queue::Unseen { name, problem } => say!("queue       {name}: {problem}"),
     }

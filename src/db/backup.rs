@@ -283,12 +283,14 @@ async fn hold(transaction: &mut PgConnection, tables: &[String]) -> Result<()> {
     else {
         return Ok(());
     };
-    let remedy = if sqlstate::is(&error, sqlstate::LOCK_NOT_AVAILABLE) {
-        format!("somebody has been changing one for {LOCK_TIMEOUT}, try again later")
+    let what = if sqlstate::is(&error, sqlstate::LOCK_NOT_AVAILABLE) {
+        format!("somebody has been changing a table for {LOCK_TIMEOUT}, try again later")
+    } else if sqlstate::is(&error, sqlstate::INSUFFICIENT_PRIVILEGE) {
+        "cannot read all tables: back up as the owner of the tables".to_owned()
     } else {
-        "back up as the owner of the tables".to_owned()
+        "cannot hold the tables as they are".to_owned()
     };
-    Err(super::explain(error).context(format!("cannot hold the tables: {remedy}")))
+    Err(super::explain(error).context(what))
 }
 
 /// Whether a server knows what pg_restore has written.
@@ -449,8 +451,12 @@ fn listen(child: &mut Child, progress: &ProgressBar) -> Result<JoinHandle<Option
 async fn failure(program: &str, complaint: JoinHandle<Option<String>>) -> anyhow::Error {
     match complaint.await {
         Ok(Some(complaint)) if complaint.contains("lock timeout") => anyhow!(
-            "{program}: {complaint}: somebody is at work on what it needs, stop the workers and end such sessions \
+            "{program}: {complaint}: somebody is at work on what would be dropped, stop the workers and end such sessions \
              (pg_stat_activity) or try again later"
+        ),
+        // That is how pg_dump limits its waits for locks.
+        Ok(Some(complaint)) if complaint.contains("statement timeout") => anyhow!(
+            "{program}: {complaint}: somebody wants to change a table and waits for this backup, try again"
         ),
         Ok(Some(complaint)) => anyhow!("{program}: {complaint}"),
         _ => anyhow!("{program} failed without saying why"),

@@ -10,16 +10,13 @@ use sqlx::{AssertSqlSafe, Connection};
 use tracing::info;
 
 use super::revisions::{Standing, down, file_name, latest, standing, ups};
-use super::sqlstate::LOCK_NOT_AVAILABLE;
+use super::sqlstate::{INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE};
 use super::statements::{Statement, split};
 use super::turn::{Patience, Turn};
 use super::{Fault, fault_of, reference, rights};
 
 /// The revisions that this program was built with.
 pub static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
-
-/// SQLSTATE of what a role may not do.
-const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 const CANNOT_GRANT: &str = "cannot give the roles of deploy/roles.sql their rights";
 

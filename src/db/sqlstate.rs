@@ -8,6 +8,8 @@ pub const UNIQUE_VIOLATION: &str = "23505";
 pub const INVALID_CATALOG_NAME: &str = "3D000";
 /// Another transaction has changed what this one has read.
 pub const SERIALIZATION_FAILURE: &str = "40001";
+/// The role may not do this.
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// A lock was not given in time.
 pub const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// A statement took longer than it may.

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::events::{booking, flight};
 use crate::process::{Place, generated, output, place, ran, until};
 use crate::running::{Running, signal};
-use crate::support::{Database, assert_exact, assert_same_rows, dump, execute, holding};
+use crate::support::{Database, WAITING, assert_exact, assert_same_rows, dump, execute, holding};
 
 const PASSENGER: &str = "Canary Passenger";
 
@@ -420,9 +420,7 @@ async fn start_and_hold_up(
     let place = source.place.clone();
     let second = tokio::spawn(async move { lock(&place, "ACCESS EXCLUSIVE").await });
     until("both wait for the table", async || {
-        let waiting =
-            "SELECT count(*) FROM pg_locks WHERE relation = 'users'::regclass AND NOT granted";
-        (source.place.number(waiting).await == 2).then_some(())
+        (source.place.number(WAITING).await == 2).then_some(())
     })
     .await;
     execute(&mut first, "ROLLBACK").await;

@@ -81,7 +81,8 @@ async fn a_batch_that_is_held_for_too_long_goes_back_and_comes_again() {
     let read_only = alter("SET default_transaction_read_only = on");
     let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    execute(&mut admin, &format!("{read_only}; {terminate}")).await;
+    execute(&mut admin, &read_only).await;
+    execute(&mut admin, terminate).await;
     place.publish(&generated(EVENTS as u64, 7, 0.0)).await;
     until(
         "all of them wait in the queue again, and nobody takes them",
@@ -105,6 +106,8 @@ async fn a_batch_that_is_held_for_too_long_goes_back_and_comes_again() {
 async fn honest_readiness_of_a_worker_that_stands_still_and_of_one_that_has_nothing_to_do() {
     let database = Database::new().await;
     let place = place(&database);
+    // Longer than a database takes to come back, and far below the broker's consumer time-out of 30 min.
+    assert!((240..900).contains(&worker::HOLD_MAX.as_secs()));
     let worker = Running::start(&database, &place, worker::HOLD_MAX).await;
     let mut lock = database.connect().await;
     execute(

@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnection, PgPool};
 use tracing::Level;
 
 use crate::process::{Worker, generated, place, until};
-use crate::support::{Database, dump, execute, holding};
+use crate::support::{Database, WAITING, dump, execute, holding};
 
 fn open(database: &Database, size: u32, max_overflow: u32, recycle: Duration) -> PgPool {
     let config = PoolConfig {
@@ -194,11 +194,9 @@ async fn a_session_that_was_given_up_on_does_not_wait_on() {
     let (mut holder, mut watcher) = (database.connect().await, database.connect().await);
     execute(&mut holder, &holding("LOCK TABLE bookings")).await;
     let mut connection = pool.acquire().await.unwrap();
-    let waiting =
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'bookings'::regclass";
     tokio::select! {
         locked = sqlx::raw_sql("SELECT count(*) FROM bookings").execute(&mut *connection) => panic!("{locked:?}"),
-        () = until("it waits", async || (dump(&mut watcher, waiting).await == "1\n").then_some(())) => {}
+        () = until("it waits", async || (dump(&mut watcher, WAITING).await == "1\n").then_some(())) => {}
     }
     db::pool::abandon(connection, Duration::ZERO);
     // Before PostgreSQL 14 it cannot know.
@@ -212,7 +210,7 @@ async fn a_session_that_was_given_up_on_does_not_wait_on() {
         (sessions(&mut watcher).await == left).then_some(())
     })
     .await;
-    assert_eq!(dump(&mut watcher, waiting).await, format!("{left}\n"));
+    assert_eq!(dump(&mut watcher, WAITING).await, format!("{left}\n"));
 }
 
 #[tokio::test]

@@ -227,7 +227,7 @@ async fn an_event_that_no_queue_takes_ends_it_and_does_not_count() {
 }
 
 #[tokio::test]
-async fn an_event_is_sent_to_last_and_with_its_id() {
+async fn an_event_is_sent_persistent_and_with_its_id() {
     let database = Database::new().await;
     let place = place(&database);
     let event = flight(json!({}));

@@ -515,6 +515,14 @@ async fn what_is_erased_leaves_nothing_of_its_body() {
         rows.starts_with("1 | discarded | asked for | 32 | {}\n2 | discarded | asked for | 32 | {}\n3 | open | - | "),
         "{rows}"
     );
+    // It may be sent once more.
+    execute(&mut applier.connection, BLOCK).await;
+    let again =
+        refused(json!({ "booking_id": "B3", "price": price("0.10", "0.00", "0.10", "USD") }));
+    applier.apply(&[again]).await;
+    execute(&mut applier.connection, UNBLOCK).await;
+    let (code, out) = said(&place, &["discard", "4", "--why", "asked for", "--erase"]).await;
+    assert_eq!((code, out.as_str()), (0, "1 discarded\n"));
     // Nothing is left to be applied.
     let (code, out) = said(&place, &["replay", "1"]).await;
     assert!(code == 1 && out.contains("1 stays: "), "{out}");

@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnection;
 
 use crate::events::{booking, booking_deleted, flight};
 use crate::process::{Place, Running, generated, place, ran, until};
-use crate::support::{Database, assert_exact, dump, execute, holding};
+use crate::support::{Database, WAITING, assert_exact, dump, execute, holding};
 
 /// No real row comes near it.
 const PLANTED: &str = "UPDATE flight_demand SET base_revenue = base_revenue + 1000000000";
@@ -139,10 +139,7 @@ async fn a_repair_that_waits_for_somebody_lets_workers_through() {
     execute(&mut holder, &hold).await;
     let repair = Running::start(place.paxflow(&["verify", "--repair"]));
     until("the repair waits", async || {
-        let waiting =
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ShareRowExclusiveLock'
-                         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-        (dump(&mut applier.connection, waiting).await != "0\n").then_some(())
+        (dump(&mut applier.connection, WAITING).await != "0\n").then_some(())
     })
     .await;
     let worker = place.worker().await;

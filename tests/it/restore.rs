@@ -356,7 +356,7 @@ async fn a_restore_gives_way_to_who_uses_what_it_would_drop() {
     let locking = lock(&place(&target), "ACCESS SHARE").await;
     let (code, _, err) = restore(&target, &["--force", text(&file)]).await;
     assert!(
-        code == 1 && err.contains("lock timeout: somebody is at work on what it needs"),
+        code == 1 && err.contains("lock timeout: somebody is at work on what would be dropped"),
         "{err}"
     );
     gone(&mut connection, "restore").await;

@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::canary;
 use crate::events::{booking, flight};
 use crate::process::{Place, Worker, generated, place, ran, until};
-use crate::support::{Database, dump, execute, holding};
+use crate::support::{Database, WAITING, dump, execute, holding};
 
 const VERIFIED_THROUGH: &str = "paxflow_verified_through_timestamp_seconds";
 const DRIFT: &str = "paxflow_drift_rows";
@@ -342,11 +342,9 @@ async fn drift_meanwhile<T>(database: &Database, look: impl Future<Output = T>) 
     let mut other = database.connect().await;
     let lock = holding("LOCK TABLE flight_demand IN ACCESS EXCLUSIVE MODE");
     execute(&mut other, &lock).await;
-    let waiting =
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'flight_demand'::regclass";
     let drift = async {
         until("the look waits", async || {
-            (dump(&mut other, waiting).await == "1\n").then_some(())
+            (dump(&mut other, WAITING).await == "1\n").then_some(())
         })
         .await;
         let drift = "UPDATE flight_demand SET total_revenue = total_revenue + 0.01; COMMIT";
@@ -403,11 +401,9 @@ async fn an_audit_that_began_before_another_ended_does_not_follow_it() {
          LOCK TABLE verifications IN ACCESS EXCLUSIVE MODE",
     );
     execute(&mut other, &lock).await;
-    let waiting =
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'verifications'::regclass";
     let ended = async {
         until("the late one waits", async || {
-            (dump(&mut other, waiting).await == "1\n").then_some(())
+            (dump(&mut other, WAITING).await == "1\n").then_some(())
         })
         .await;
         let end = "INSERT INTO verifications (started_at, finished_at, row_count, drift_count, repaired_count)

@@ -214,6 +214,10 @@ pub fn holding(statement: &str) -> String {
     format!("SET idle_in_transaction_session_timeout = 0; BEGIN; {statement}")
 }
 
+/// How many sessions of the database wait for a lock: in others, which are copies, tables have the same numbers.
+pub const WAITING: &str = "SELECT count(*) FROM pg_locks
+    WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
 /// The rows of a query as lines of `a | b | c`; NULL is `-`.
 pub async fn dump(connection: &mut PgConnection, sql: &str) -> String {
     // The simple protocol answers in text, whatever the types are.

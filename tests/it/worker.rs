@@ -11,7 +11,7 @@ use crate::events::{booking, flight};
 use crate::faults::harness::Line;
 use crate::process::{Place, Worker, generated, place, ran, until};
 use crate::running::signal;
-use crate::support::{Database, dump, execute, holding, sum_of};
+use crate::support::{Database, WAITING, dump, execute, holding, sum_of};
 
 const EVENTS: i64 = 5_000;
 const HALF: usize = EVENTS as usize;
@@ -94,9 +94,7 @@ async fn stuck(place: &Place, lock: &mut PgConnection) -> Worker {
     execute(lock, &holding(LOCK)).await;
     place.publish(&load[HALF..]).await;
     until("its transaction waits", async || {
-        let waiting = "SELECT count(*) FROM pg_locks
-                       WHERE relation = 'bookings'::regclass AND NOT granted";
-        (place.number(waiting).await > 0).then_some(())
+        (place.number(WAITING).await > 0).then_some(())
     })
     .await;
     worker

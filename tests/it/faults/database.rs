@@ -13,7 +13,7 @@ use super::wire::{
 };
 use crate::process::{Place, Worker, until};
 use crate::running::signal;
-use crate::support::{dump, execute, holding};
+use crate::support::{WAITING, dump, execute, holding};
 
 /// The sessions of the workers.
 const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -134,10 +134,8 @@ async fn a_deadlock_forced_on_the_worker_is_waited_out() {
             .await;
         };
         let released = async {
-            let waiting =
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'";
             until("the other waits", async || {
-                (rig.place.number(waiting).await > 0).then_some(())
+                (rig.place.number(WAITING).await > 0).then_some(())
             })
             .await;
             held.pass();
