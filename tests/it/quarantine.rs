@@ -496,6 +496,15 @@ async fn the_effect_and_its_mark_are_one_transaction() {
     assert_exact(&mut applier.connection).await;
 }
 
+#[tokio::test]
+async fn broken_events_alone_have_no_newest_one() {
+    let database = Database::new().await;
+    let mut applier = database.applier().await;
+    set_aside(&mut applier).await;
+    let newest = "SELECT received, last_event_at FROM worker_progress";
+    assert_eq!(dump(&mut applier.connection, newest).await, "3 | -\n");
+}
+
 /// Also of what is settled already, and of several that were set aside for one reason.
 #[tokio::test]
 async fn what_is_erased_leaves_nothing_of_its_body() {
