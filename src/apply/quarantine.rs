@@ -70,8 +70,8 @@ fn put(message: Option<SetAside<'_>>, row: &mut Arrays) {
     row.field::<i64>(message.map(|message| message.times_received));
 }
 
-/// Settles messages without applying them: open ones, or with `erase`, which leaves nothing that tells whom they were about, whatever they are.
-/// Returns those that it found.
+/// Settles messages without applying them: open ones, or with `erase`, which leaves nothing that tells whom they were about, settled
+/// ones as well. Returns those that it found.
 ///
 /// # Errors
 /// What the database says.
