@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::lines;
+use super::lines::{self, Lines};
 use super::say;
 use crate::event::{Message, decode};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// NDJSON files, one event a line; - is stdin, .gz is unpacked
+    /// NDJSON files, one event a line, blank ones ignored; - is stdin, .gz is unpacked
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     /// Print the findings as JSON
@@ -23,17 +23,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (mut valid, mut rejected) = (0_u64, 0_u64);
     let mut findings = Vec::new();
     for name in &arguments.files {
-        let mut input = lines::open(name)?;
-        let (mut body, mut line) = (Vec::new(), 0_u64);
-        while lines::read_line(&mut *input, &mut body, name)? {
-            line += 1;
-            if line == 1 {
-                lines::refuse_spread_out(&body, name)?;
+        let mut lines = Lines::new(lines::open(name)?, name);
+        let mut is_first = true;
+        while let Some(body) = lines.next()? {
+            if std::mem::take(&mut is_first) {
+                lines::refuse_spread_out(body, name)?;
             }
-            match decode(&Message::of_body(&body)) {
+            match decode(&Message::of_body(body)) {
                 Ok(_) => valid += 1,
                 Err(finding) => {
                     rejected += 1;
+                    let line = lines.number;
                     if arguments.json {
                         findings.push(json!({
                             "file": name, "line": line, "reason": finding.reason.as_str(),

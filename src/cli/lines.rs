@@ -22,7 +22,70 @@ pub(super) fn open(name: &str) -> Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(1 << 20, reader)))
 }
 
-/// Refuses a file whose first line begins an event that goes on in the next: each of its lines would be rejected.
+/// Events of an input, a line each. Blank lines hold none, and count as lines.
+pub(super) struct Lines {
+    input: Box<dyn BufRead>,
+    /// Of the input, for messages.
+    name: String,
+    /// The line that was read last; the first is 1.
+    pub(super) number: u64,
+    body: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn new(input: Box<dyn BufRead>, name: &str) -> Self {
+        Self {
+            input,
+            name: name.to_owned(),
+            number: 0,
+            body: Vec::new(),
+        }
+    }
+
+    /// The next event; none at the end of the input.
+    pub(super) fn next(&mut self) -> Result<Option<&[u8]>> {
+        while self.read_line()? {
+            self.number += 1;
+            if !self.body.trim_ascii().is_empty() {
+                return Ok(Some(&self.body));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a line without its end; `false` at the end of the input. Of one that is longer than any event only the beginning is
+    /// kept, which is enough to reject it.
+    fn read_line(&mut self) -> Result<bool> {
+        self.body.clear();
+        let mut any = false;
+        loop {
+            let buffer = self
+                .input
+                .fill_buf()
+                .with_context(|| format!("cannot read {}", self.name))?;
+            if buffer.is_empty() {
+                return Ok(any);
+            }
+            any = true;
+            let (part, used, ended) = match buffer.iter().position(|byte| *byte == b'\n') {
+                Some(end) => (&buffer[..end], end + 1, true),
+                None => (buffer, buffer.len(), false),
+            };
+            // One byte more than an event may have, and one that may be the CR of the line's end.
+            let room = (BODY_BYTES_MAX + 2).saturating_sub(self.body.len());
+            self.body.extend_from_slice(&part[..part.len().min(room)]);
+            self.input.consume(used);
+            if ended {
+                if self.body.last() == Some(&b'\r') {
+                    self.body.pop();
+                }
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// Refuses an input whose first line begins an event that goes on in the next: each of its lines would be rejected.
 pub(super) fn refuse_spread_out(first: &[u8], name: &str) -> Result<()> {
     let filter = match first.trim_ascii() {
         b"{" => ".",
@@ -32,34 +95,4 @@ pub(super) fn refuse_spread_out(first: &[u8], name: &str) -> Result<()> {
     bail!(
         "{name} has an event over many lines, where one event a line is wanted: jq -c '{filter}' makes that of it"
     )
-}
-
-/// Reads the next line without its end into `line`; `false` at the end of the input. Of a line that is
-/// longer than any event only the beginning is kept, which is enough to reject it.
-pub(super) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>, name: &str) -> Result<bool> {
-    line.clear();
-    let mut any = false;
-    loop {
-        let buffer = input
-            .fill_buf()
-            .with_context(|| format!("cannot read {name}"))?;
-        if buffer.is_empty() {
-            return Ok(any);
-        }
-        any = true;
-        let (part, used, ended) = match buffer.iter().position(|byte| *byte == b'\n') {
-            Some(end) => (&buffer[..end], end + 1, true),
-            None => (buffer, buffer.len(), false),
-        };
-        // One byte more than an event may have, and one that may be the CR of the line's end.
-        let room = (BODY_BYTES_MAX + 2).saturating_sub(line.len());
-        line.extend_from_slice(&part[..part.len().min(room)]);
-        input.consume(used);
-        if ended {
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-            return Ok(true);
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! `paxflow publish`: validate first, then send with confirms.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Seek, Write, stderr};
+use std::io::{BufReader, Seek, Write, stderr};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,19 +11,22 @@ use futures_util::FutureExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{lines, say};
+use super::lines::{self, Lines};
+use super::say;
 use crate::broker::{self, BrokerError, Publisher, Topology, Unconfirmed};
 use crate::config::Config;
 use crate::event::{Message, decode};
 
 /// Events on their way before the oldest must be confirmed.
 const UNCONFIRMED_MAX: usize = 2000;
+/// Events that are so late are sent at once; after a longer stall the rate is kept to again, and nothing is caught up.
+const CAUGHT_UP: Duration = Duration::from_millis(100);
 /// A broker that has confirmed nothing for so long is told of.
 const SILENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// NDJSON files, one event a line; - is stdin, .gz is unpacked
+    /// NDJSON files, one event a line, blank ones ignored; - is stdin, .gz is unpacked
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     /// Publish the valid lines even if others are rejected
@@ -113,31 +116,32 @@ impl Input {
         })
     }
 
-    fn open(&mut self) -> Result<Box<dyn BufRead>> {
-        match &mut self.spooled {
+    /// Its lines, from the first.
+    fn lines(&mut self) -> Result<Lines> {
+        let input = match &mut self.spooled {
             Some(file) => {
                 file.rewind().context("cannot read the input again")?;
                 let again = file.try_clone().context("cannot read the input again")?;
-                Ok(Box::new(BufReader::new(again)))
+                Box::new(BufReader::new(again))
             }
-            None => lines::open(&self.name),
-        }
+            None => lines::open(&self.name)?,
+        };
+        Ok(Lines::new(input, &self.name))
     }
 
     /// Counts valid and rejected lines, and says what is wrong with each of the latter.
     fn validate(&mut self, skip_invalid: bool) -> Result<(u64, u64)> {
-        let (mut input, mut body) = (self.open()?, Vec::new());
+        let mut lines = self.lines()?;
         let (mut valid, mut rejected) = (0, 0);
-        while lines::read_line(&mut *input, &mut body, &self.name)? {
+        while let Some(body) = lines.next()? {
             if valid + rejected == 0 && !skip_invalid {
-                lines::refuse_spread_out(&body, &self.name)?;
+                lines::refuse_spread_out(body, &self.name)?;
             }
-            match decode(&Message::of_body(&body)) {
+            match decode(&Message::of_body(body)) {
                 Ok(_) => valid += 1,
                 Err(finding) => {
                     rejected += 1;
-                    let line = valid + rejected;
-                    writeln!(stderr(), "{}:{line}: {finding}", self.name).ok();
+                    writeln!(stderr(), "{}:{}: {finding}", self.name, lines.number).ok();
                 }
             }
         }
@@ -145,19 +149,35 @@ impl Input {
     }
 }
 
+/// At most so many events a second.
+struct Pace {
+    every: Duration,
+    /// When the next event may be sent.
+    due: Instant,
+}
+
+impl Pace {
+    /// When an event may be sent that is ready `now`.
+    fn next(&mut self, now: Instant) -> Instant {
+        let at = self.due.max(now - CAUGHT_UP);
+        self.due = at + self.every;
+        at
+    }
+}
+
 /// Sends events and keeps a window of them on their way.
 pub(super) struct Sender<'a> {
     publisher: &'a Publisher,
     unconfirmed: VecDeque<Unconfirmed>,
-    sent: u64,
     confirmed: u64,
     started: Instant,
-    rate: Option<u32>,
+    pace: Option<Pace>,
     progress: ProgressBar,
 }
 
 impl<'a> Sender<'a> {
     pub(super) fn new(publisher: &'a Publisher, events: u64, rate: Option<u32>) -> Self {
+        let now = Instant::now();
         // Hidden by itself where stderr is not a terminal.
         let progress = ProgressBar::new(events);
         if let Ok(style) = ProgressStyle::with_template(
@@ -168,20 +188,22 @@ impl<'a> Sender<'a> {
         Self {
             publisher,
             unconfirmed: VecDeque::with_capacity(UNCONFIRMED_MAX),
-            sent: 0,
             confirmed: 0,
-            started: Instant::now(),
-            rate,
+            started: now,
+            pace: rate.map(|rate| Pace {
+                every: Duration::from_secs(1) / rate,
+                due: now,
+            }),
             progress,
         }
     }
 
     async fn send_all(&mut self, inputs: &mut [Input]) -> Result<()> {
         for input in inputs {
-            let (mut lines, mut body) = (input.open()?, Vec::new());
-            while lines::read_line(&mut *lines, &mut body, &input.name)? {
-                if let Ok(event) = decode(&Message::of_body(&body)) {
-                    self.send(event.kind.routing_key(), Some(&event.id), &body)
+            let mut lines = input.lines()?;
+            while let Some(body) = lines.next()? {
+                if let Ok(event) = decode(&Message::of_body(body)) {
+                    self.send(event.kind.routing_key(), Some(&event.id), body)
                         .await?;
                 }
             }
@@ -209,17 +231,16 @@ impl<'a> Sender<'a> {
         event_id: Option<&str>,
         body: &[u8],
     ) -> Result<(), BrokerError> {
-        if let Some(rate) = self.rate {
-            let due = self.started + Duration::from_secs_f64(self.sent as f64 / f64::from(rate));
-            tokio::time::sleep_until(due.into()).await;
+        if let Some(pace) = &mut self.pace {
+            tokio::time::sleep_until(pace.next(Instant::now()).into()).await;
         }
         self.take_confirmed()?;
         if self.unconfirmed.len() == UNCONFIRMED_MAX {
             self.confirm_oldest().await?;
         }
         let sending = self.publisher.send(routing_key, event_id, body);
-        self.unconfirmed.push_back(patiently(sending).await?);
-        self.sent += 1;
+        let unconfirmed = patiently(sending, &self.progress).await?;
+        self.unconfirmed.push_back(unconfirmed);
         Ok(())
     }
 
@@ -239,7 +260,7 @@ impl<'a> Sender<'a> {
         let Some(mut oldest) = self.unconfirmed.pop_front() else {
             return Ok(());
         };
-        patiently(oldest.confirmed()).await?;
+        patiently(oldest.confirmed(), &self.progress).await?;
         self.count_one();
         Ok(())
     }
@@ -251,17 +272,36 @@ impl<'a> Sender<'a> {
 }
 
 /// Waits for the broker as long as it takes, and says so once it takes long.
-async fn patiently<T>(answer: impl Future<Output = T>) -> T {
+async fn patiently<T>(answer: impl Future<Output = T>, progress: &ProgressBar) -> T {
     let mut answer = pin!(answer);
     if let Ok(answer) = tokio::time::timeout(SILENCE, &mut answer).await {
         return answer;
     }
     let silence = SILENCE.as_secs();
     let why = "it takes nothing while it is short of memory or disk; still waiting";
-    writeln!(
-        stderr(),
-        "paxflow: the broker has confirmed nothing for {silence} s: {why}"
-    )
-    .ok();
+    let told = format!("paxflow: the broker has confirmed nothing for {silence} s: {why}");
+    // Not into the bar, where there is one.
+    progress.suspend(|| writeln!(stderr(), "{told}").ok());
     answer.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_stall_the_rate_is_kept_to_again() {
+        let started = Instant::now();
+        let every = Duration::from_millis(10);
+        let mut pace = Pace {
+            every,
+            due: started,
+        };
+        for sent in 0..5 {
+            assert_eq!(pace.next(started), started + every * sent);
+        }
+        let after = started + Duration::from_secs(60);
+        let at_once = (0..1_000).filter(|_| pace.next(after) <= after).count();
+        assert_eq!(at_once, 11, "100 ms are caught up");
+    }
 }

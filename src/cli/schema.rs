@@ -32,11 +32,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(Document::Asyncapi) => asyncapi(),
         None => both(),
     };
-    say!(
-        "{}",
-        serde_json::to_string_pretty(&document).context("cannot write the schema")?
-    );
+    let text = serde_json::to_string_pretty(&document).context("cannot write the schema")?;
+    say!("{}", in_ascii(&text));
     Ok(ExitCode::SUCCESS)
+}
+
+/// JSON with what is beyond ASCII escaped: patterns hold characters that are not to be seen, or turn the writing direction.
+fn in_ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            ascii.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                ascii.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    ascii
 }
 
 fn both() -> Value {

@@ -10,7 +10,7 @@ codes! {
     pub enum Reason {
         /// The body is larger than 256 KiB.
         BodyTooLarge = "body_too_large",
-        /// The content type is neither `application/cloudevents+json` nor `application/json` in UTF-8.
+        /// The content type is neither `application/cloudevents+json` nor `application/json` in UTF-8, or `datacontenttype` is not exactly `application/json`.
         UnsupportedContentType = "unsupported_content_type",
         /// The content encoding says that the body is compressed or otherwise transformed.
         UnsupportedContentEncoding = "unsupported_content_encoding",
@@ -60,7 +60,7 @@ codes! {
         UnknownCountry = "unknown_country",
         /// A number, date or time lies outside the range of its field.
         OutOfRange = "out_of_range",
-        /// A time is not RFC 3339 with an offset, or does not exist.
+        /// A time is not RFC 3339 with capital T and an offset or capital Z, is a leap second, or does not exist.
         InvalidTimestamp = "invalid_timestamp",
         /// A date is not `YYYY-MM-DD`, or does not exist.
         InvalidDate = "invalid_date",

@@ -39,11 +39,15 @@ impl SchemaKind {
     }
 }
 
+/// What else the decoder looks at.
+const LIMITS: &str = "Have the validator assert `format`, or it takes dates that do not exist. What no schema sees is rejected \
+    all the same: a total that is not the sum, times in the wrong order, capacities that do not add up, a key that comes twice, an integer \
+    written as 2.0. `paxflow check` finds it.";
+
 /// The JSON Schema (draft 2020-12) of the events about bookings or flights, envelope and all.
 ///
-/// It accepts every event that the decoder accepts. The decoder also rejects what a schema cannot
-/// see, such as duplicate keys, sums that do not add up and times in the wrong order. Validators
-/// have to be told to check `format`, or they miss dates that do not exist.
+/// It accepts every event that the decoder accepts. The decoder also rejects what a schema cannot see: its description says
+/// what.
 pub fn json_schema(kind: SchemaKind) -> Value {
     let rules: Vec<Value> = kind.kinds().into_iter().map(data_by_type).collect();
     let (properties, required) = envelope(&kind.kinds(), json!({ "type": "object" }));
@@ -51,6 +55,7 @@ pub fn json_schema(kind: SchemaKind) -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": format!("urn:paxflow:schema:{}:v{CONTRACT_VERSION}", kind.name()),
         "title": format!("Events about one {}", kind.name()),
+        "description": LIMITS,
         "type": "object",
         "properties": properties,
         "required": required,
@@ -179,8 +184,11 @@ fn channels() -> Value {
         .collect();
     json!({
         "events": {
-            "address": "airline.#",
+            "address": "{type}",
             "description": "The topic exchange that producers publish to; its name and virtual host are the defaults, ask who runs the broker. The routing key of a message is its `type`; the queue is bound to `airline.#`.",
+            "parameters": {
+                "type": { "enum": Kind::ALL, "description": "The `type` of the event.", "location": "$message.payload#/type" },
+            },
             "servers": [{ "$ref": "#/servers/rabbitmq" }],
             "messages": messages,
             "bindings": {
@@ -287,6 +295,7 @@ fn description() -> String {
          A body has at most {BODY_BYTES_MAX} bytes. `content_type` is `{CONTENT_TYPE}` or `application/json`, \
          `message_id` the event's `id` or absent, the routing key its `type`. Unknown fields are ignored. Timestamps lie \
          between 1970-01-01T00:00:00Z and 2100-01-01T00:00:00Z, the latter excluded.\n\n\
+         {LIMITS}\n\n\
          A message that breaks a rule is quarantined with a reason code and the JSON path of the value:\n\n\
          | reason | meaning |\n|---|---|\n{reasons}"
     )

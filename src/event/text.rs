@@ -127,13 +127,26 @@ code_type! {
     |code| code.len() == 1 && code[0].is_ascii_uppercase()
 }
 
-code_type! {
+text_type! {
     /// A URI reference: what RFC 3986 lets stand in one, at most 1024 characters.
+    #[derive(Debug)]
     UriReference,
-    r"^([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,1024}$",
-    "a URI reference of at most 1024 characters",
-    is_uri_reference
+    check: |uri| {
+        if is_uri_reference(uri.as_bytes()) {
+            Ok(())
+        } else {
+            Err((Reason::InvalidFormat, "must be a URI reference of at most 1024 characters"))
+        }
+    },
+    // The length stands beside the pattern: some engines know no repetition of more than 1000 times.
+    schema: json!({
+        "type": "string",
+        "pattern": r"^([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+$",
+        "maxLength": URI_CHARS_MAX,
+    })
 }
+
+const URI_CHARS_MAX: usize = 1024;
 
 text_type! {
     /// Free text.
@@ -182,7 +195,6 @@ fn is_upper_or_digit(byte: u8) -> bool {
 
 fn is_uri_reference(uri: &[u8]) -> bool {
     let mut rest = uri;
-    let mut chars = 0;
     while let [first, after @ ..] = rest {
         rest = match (first, after) {
             (b'%', [high, low, after @ ..])
@@ -195,9 +207,8 @@ fn is_uri_reference(uri: &[u8]) -> bool {
             }
             _ => return false,
         };
-        chars += 1;
     }
-    (1..=1024).contains(&chars)
+    (1..=URI_CHARS_MAX).contains(&uri.len())
 }
 
 fn check_text(text: &str) -> Checked {
@@ -233,10 +244,13 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}' | '\u{feff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `check_text` as a pattern: white space is spelled out, because dialects differ on `\s`.
+/// `check_text` as a pattern. White space is spelled out, because dialects differ on `\s`, and what is beyond Latin-1 stands as
+/// itself, because RE2 and PCRE2 know no `\u`.
 fn text_schema() -> Value {
-    const FORBIDDEN: &str = r"\u0000-\u001f\u007f-\u009f\u200b\ufeff\u202a-\u202e\u2066-\u2069";
-    const SPACE: &str = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
+    const FORBIDDEN: &str =
+        "\\x00-\\x1f\\x7f-\\x9f\u{200b}\u{feff}\u{202a}-\u{202e}\u{2066}-\u{2069}";
+    const SPACE: &str =
+        "\\x20\\xa0\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}";
     let pattern = format!("^[^{FORBIDDEN}{SPACE}]([^{FORBIDDEN}]*[^{FORBIDDEN}{SPACE}])?$");
     json!({ "type": "string", "pattern": pattern })
 }

@@ -21,7 +21,7 @@ impl<'a> Decode<'a> for DateTime<Utc> {
         let instant = parse_timestamp(&node.text(at)?).ok_or_else(|| {
             at.reject(
                 Reason::InvalidTimestamp,
-                "must be RFC 3339 with an offset, such as 2026-01-31T23:59:59.123456Z or 2026-02-01T09:15:00+11:00",
+                "must be RFC 3339 with capital T, an offset or capital Z, and no leap second, such as 2026-01-31T23:59:59.123456Z or 2026-02-01T09:15:00+11:00",
             )
         })?;
         if (0..END_MICROS).contains(&instant.timestamp_micros()) {

@@ -289,6 +289,33 @@ async fn nobody_needs_to_read_what_it_says() {
     assert_eq!(waiting(&place).await, 2);
 }
 
+#[tokio::test]
+async fn blank_lines_hold_no_event_and_count_as_lines() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    let events = file(
+        &[b"\n", &flights(1)[..], b" \r\n\n", &flights(1), b"\n\t"].concat(),
+        ".ndjson",
+    );
+    let (code, out, err) = ran(place.paxflow(&["publish", path(&events)])).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.starts_with("published 2 events") && out.contains(" 0 rejected"),
+        "{out}"
+    );
+    let broken = file(b"\n\nrubbish\n\n", ".ndjson");
+    let named = format!("{}:3: $: invalid_json", path(&broken));
+    let (code, out, _) = ran(place.paxflow(&["check", path(&broken)])).await;
+    assert_eq!(code, 1);
+    assert!(
+        out.contains(&named) && out.contains("0 valid, 1 rejected"),
+        "{out}"
+    );
+    let (_, _, err) = ran(place.paxflow(&["publish", path(&broken)])).await;
+    assert!(err.contains(&named), "{err}");
+}
+
 #[test]
 fn the_end_of_a_line_is_not_looked_for_within_it() {
     let mut body = line(&flight(json!({})));

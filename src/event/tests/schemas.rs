@@ -1,5 +1,6 @@
 //! The generated documents, judged by an independent validator.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use jsonschema::Validator;
@@ -146,13 +147,57 @@ proptest! {
     }
 }
 
+/// RE2 (Go) and PCRE2 (PHP) know no `\u`, and no repetition of more than 1000 times.
+#[test]
+fn patterns_stand_in_what_all_engines_read() {
+    let mut patterns = vec![];
+    collect("pattern", &asyncapi(), &mut patterns);
+    let distinct: BTreeSet<_> = patterns.into_iter().collect();
+    assert!(distinct.len() > 10, "{distinct:?}");
+    for pattern in distinct {
+        assert!(!pattern.contains(r"\u"), "{pattern}");
+        for counted in pattern.split('{').skip(1) {
+            let most = counted
+                .split(['}', ','])
+                .filter_map(|n| n.parse::<u32>().ok())
+                .max();
+            assert!(most.is_none_or(|most| most <= 1000), "{pattern}");
+        }
+    }
+}
+
+#[test]
+fn producers_are_told_what_a_schema_does_not_see() {
+    for kind in [SchemaKind::Booking, SchemaKind::Flight] {
+        assert!(
+            json_schema(kind)["description"]
+                .as_str()
+                .unwrap()
+                .contains("`format`")
+        );
+    }
+    assert!(
+        asyncapi()["info"]["description"]
+            .as_str()
+            .unwrap()
+            .contains("`format`")
+    );
+}
+
+#[test]
+fn asyncapi_says_which_routing_key_to_publish_with() {
+    let channel = &asyncapi()["channels"]["events"];
+    assert_eq!(channel["address"], "{type}");
+    assert_eq!(channel["parameters"]["type"]["enum"], json!(Kind::ALL));
+}
+
 #[test]
 fn asyncapi_references_resolve_and_examples_hold() {
     let document = asyncapi();
     assert_eq!(document["asyncapi"], "3.0.0");
     assert!(document["info"]["title"].is_string() && document["info"]["version"].is_string());
     let mut references = vec![];
-    collect_references(&document, &mut references);
+    collect("$ref", &document, &mut references);
     assert!(!references.is_empty());
     for reference in references {
         let pointer = reference.strip_prefix('#').unwrap();
@@ -177,17 +222,18 @@ fn asyncapi_references_resolve_and_examples_hold() {
     }
 }
 
-fn collect_references(value: &Value, into: &mut Vec<String>) {
+/// The texts of a name, wherever they stand.
+fn collect(wanted: &str, value: &Value, into: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
                 match value {
-                    Value::String(reference) if name == "$ref" => into.push(reference.clone()),
-                    _ => collect_references(value, into),
+                    Value::String(text) if name == wanted => into.push(text.clone()),
+                    _ => collect(wanted, value, into),
                 }
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| collect_references(item, into)),
+        Value::Array(items) => items.iter().for_each(|item| collect(wanted, item, into)),
         _ => {}
     }
 }
