@@ -21,6 +21,8 @@ const FIRST_AUDIT_AFTER: Duration = Duration::from_secs(60);
 const ROUND_MAX: Duration = Duration::from_secs(900);
 /// How often settled events are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
+/// An outage is told by who commits batches; one that lasts so many rounds may be the upkeep's alone.
+const ROUNDS_IN_SILENCE: u32 = 8;
 /// Events that are forgotten in one statement.
 const FORGET_MAX: u32 = 1000;
 
@@ -54,7 +56,7 @@ pub async fn run(upkeep: Upkeep) {
         .verify_every
         .map_or(LOOK_EVERY, |every| every.min(LOOK_EVERY));
     let mut connection = None;
-    let mut told = None;
+    let (mut told, mut waited) = (None, 0);
     loop {
         tokio::time::sleep(look_every).await;
         let round = round(connection.take(), &upkeep, started, &mut due);
@@ -69,13 +71,19 @@ pub async fn run(upkeep: Upkeep) {
         match done {
             Ok(open) => {
                 connection = Some(open);
-                told = None;
+                (told, waited) = (None, 0);
             }
             Err(error) if fault_of(&error) == Fault::Transient => {
-                debug!(
-                    reason = db::told(&error),
-                    "the upkeep waits for the database"
-                );
+                waited += 1;
+                let reason = db::told(&error);
+                if waited == ROUNDS_IN_SILENCE {
+                    warn!(
+                        reason,
+                        "the upkeep waits for the database: nothing is verified meanwhile"
+                    );
+                } else {
+                    debug!(reason, "the upkeep waits for the database");
+                }
             }
             Err(error) => {
                 let reason = Some(db::told(&error));

@@ -327,7 +327,7 @@ fn check(rows: &Rows) -> String {
     let mut check = String::from("DO $check$ DECLARE found bigint; BEGIN\n");
     for (table, expected) in rows {
         check += &format!(
-            "SELECT count(*) INTO found FROM {table};
+            "SELECT count(*) INTO found FROM ONLY {table};
              IF found <> {expected} THEN
                  RAISE EXCEPTION '% rows of % would be restored, the backup holds {expected}', found, $name${table}$name$;
              END IF;\n"
@@ -474,11 +474,14 @@ async fn count(connection: &mut PgConnection) -> Result<Rows> {
         .await?;
     let mut rows = Rows::new();
     for table in tables {
-        // The name is quoted by the database.
-        let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
-            .fetch_one(&mut *connection)
-            .await
-            .with_context(|| format!("cannot read {table}: back up as the owner of the tables"))?;
+        // The name is quoted by the database; what inherits from it is a table of its own.
+        let count: i64 =
+            sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM ONLY {table}")))
+                .fetch_one(&mut *connection)
+                .await
+                .with_context(|| {
+                    format!("cannot read {table}: back up as the owner of the tables")
+                })?;
         rows.insert(table, count.unsigned_abs());
     }
     Ok(rows)

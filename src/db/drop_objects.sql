@@ -14,6 +14,10 @@ WITH object AS (
     FROM pg_proc p
     WHERE p.pronamespace = 'public'::regnamespace
     UNION ALL
+    SELECT 'pg_collation'::regclass, l.oid, format('COLLATION IF EXISTS public.%I', l.collname)
+    FROM pg_collation l
+    WHERE l.collnamespace = 'public'::regnamespace
+    UNION ALL
     -- Types that no table brings along.
     SELECT 'pg_type'::regclass, t.oid, format('TYPE IF EXISTS public.%I', t.typname)
     FROM pg_type t

@@ -1,4 +1,5 @@
--- What is in other schemas, by name: relations with their columns, defaults, constraints, triggers and policies, routines and types.
+-- What is in other schemas, by name: relations with their columns, defaults, constraints, triggers and policies, routines and types;
+-- and which tables are published.
 WITH others AS (
     SELECT oid, nspname
     FROM pg_namespace
@@ -28,3 +29,7 @@ FROM pg_proc p
 JOIN others n ON n.oid = p.pronamespace
 UNION ALL
 SELECT format('type %I.%I', n.nspname, t.typname) FROM pg_type t JOIN others n ON n.oid = t.typnamespace WHERE t.typtype IN ('d', 'e', 'r')
+UNION ALL
+SELECT format('publication %I of %s', p.pubname, r.prrelid::regclass)
+FROM pg_publication_rel r
+JOIN pg_publication p ON p.oid = r.prpubid

@@ -463,6 +463,22 @@ async fn what_may_fail_or_is_not_written_is_said() {
             "-- By hand: wanted: schema reporting\n",
         ),
         (
+            "CREATE PUBLICATION changes FOR TABLE owners",
+            "-- By hand: wanted: publication changes f t t t t owners\n",
+        ),
+        (
+            "ALTER TABLE owners REPLICA IDENTITY FULL",
+            "-- By hand: wanted: replica identity of owners f\n",
+        ),
+        (
+            "ALTER VIEW heaviest ALTER COLUMN weight SET DEFAULT 1",
+            "-- By hand: wanted: default value for column weight of view heaviest 1\n",
+        ),
+        (
+            "CREATE TEXT SEARCH CONFIGURATION names (COPY = simple)",
+            "-- By hand: wanted: text search configuration names\n",
+        ),
+        (
             "ALTER TABLE owners ENABLE ROW LEVEL SECURITY",
             "-- By hand: wanted: row security of owners",
         ),

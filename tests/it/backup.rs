@@ -534,3 +534,24 @@ async fn a_backup_taken_while_a_table_is_rewritten_holds_its_rows() {
         "7\n"
     );
 }
+
+#[tokio::test]
+async fn a_table_is_backed_up_without_those_that_inherit_from_it() {
+    let source = Source::filled().await;
+    execute(
+        &mut source.place.connect().await,
+        "CREATE TABLE parent (n integer); CREATE TABLE child () INHERITS (parent);
+         INSERT INTO parent VALUES (1); INSERT INTO child VALUES (2), (3)",
+    )
+    .await;
+    let file = source.backup().await;
+    let target = empty().await;
+    let (code, out, err) = restore(&target, &[text(&file)]).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let rows = dump(
+        &mut target.connect().await,
+        "SELECT n FROM parent ORDER BY n",
+    )
+    .await;
+    assert_eq!(rows, "1\n2\n3\n");
+}

@@ -1,5 +1,7 @@
 //! Misconfigurations, made one by one: doctor names each, and finds nothing once it is undone.
 
+mod misconfigured;
+
 use std::path::Path;
 
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
@@ -13,144 +15,10 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio::process::Command;
 
+use self::misconfigured::DATABASES;
 use crate::events::flight;
-use crate::process::{Place, place, properties, ran};
-use crate::support::{Database, execute, servers};
-
-/// What to do to a database, what doctor then finds, and how to undo it. `{db}` is its name.
-const DATABASE: [(&str, &str, &str, &str); 21] = [
-    (
-        "ALTER DATABASE {db} SET synchronous_commit = off",
-        "synchronous_commit",
-        "off",
-        "ALTER DATABASE {db} RESET ALL",
-    ),
-    (
-        "ALTER DATABASE {db} SET default_transaction_read_only = on",
-        "read_only",
-        "default_transaction_read_only is on",
-        "SET default_transaction_read_only = off; ALTER DATABASE {db} RESET ALL",
-    ),
-    (
-        "ALTER DATABASE {db} SET statement_timeout = '1ms'",
-        "statement_timeout",
-        "statement_timeout is 1 ms",
-        "ALTER DATABASE {db} RESET ALL",
-    ),
-    // From PostgreSQL 17 on there is such a setting; whichever this one is, it seems to have it.
-    (
-        "CREATE SCHEMA later; \
-         CREATE VIEW later.pg_settings AS SELECT name, setting, reset_val FROM pg_catalog.pg_settings \
-             WHERE name <> 'transaction_timeout' UNION ALL SELECT 'transaction_timeout', '2000', '2000'; \
-         ALTER DATABASE {db} SET search_path = later, pg_catalog, public",
-        "statement_timeout",
-        "transaction_timeout is 2000 ms",
-        "ALTER DATABASE {db} RESET ALL; DROP SCHEMA later CASCADE",
-    ),
-    (
-        "ALTER DATABASE {db} SET lock_timeout = '50ms'",
-        "lock_timeout",
-        "50 ms",
-        "ALTER DATABASE {db} RESET ALL",
-    ),
-    (
-        "ALTER DATABASE {db} SET session_replication_role = replica",
-        "session_replication_role",
-        "replica",
-        "ALTER DATABASE {db} RESET ALL",
-    ),
-    (
-        "ALTER DATABASE {db} CONNECTION LIMIT 7",
-        "connections",
-        "7 offered",
-        "ALTER DATABASE {db} CONNECTION LIMIT -1",
-    ),
-    (
-        "ALTER TABLE bookings SET (autovacuum_enabled = off)",
-        "table_autovacuum",
-        "bookings",
-        "ALTER TABLE bookings RESET (autovacuum_enabled)",
-    ),
-    (
-        "ALTER TABLE flight_demand SET UNLOGGED",
-        "unlogged",
-        "flight_demand",
-        "ALTER TABLE flight_demand SET LOGGED",
-    ),
-    (
-        "ALTER TABLE flights ENABLE ROW LEVEL SECURITY",
-        "row_security",
-        "flights",
-        "ALTER TABLE flights DISABLE ROW LEVEL SECURITY",
-    ),
-    (
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'bookings_flight'::regclass",
-        "invalid_index",
-        "bookings_flight",
-        "REINDEX INDEX bookings_flight",
-    ),
-    (
-        "ALTER TABLE airports DISABLE TRIGGER airports_date_their_flights",
-        "trigger",
-        "airports_date_their_flights is disabled",
-        "ALTER TABLE airports ENABLE TRIGGER airports_date_their_flights",
-    ),
-    (
-        "ALTER TRIGGER airports_date_their_flights ON airports RENAME TO away",
-        "trigger",
-        "airports_date_their_flights is missing",
-        "ALTER TRIGGER away ON airports RENAME TO airports_date_their_flights",
-    ),
-    (
-        "CREATE TRIGGER meddle BEFORE UPDATE ON bookings FOR EACH ROW \
-             EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-        "foreign_trigger",
-        "meddle on bookings",
-        "DROP TRIGGER meddle ON bookings",
-    ),
-    (
-        "CREATE RULE meddle AS ON UPDATE TO flights DO INSTEAD NOTHING",
-        "foreign_trigger",
-        "rule meddle on flights",
-        "DROP RULE meddle ON flights",
-    ),
-    (
-        "CREATE TABLE away AS TABLE airports; DELETE FROM airports WHERE iata_code BETWEEN 'JFA' AND 'JFZ'",
-        "airports",
-        "airports are missing",
-        "INSERT INTO airports SELECT * FROM away ON CONFLICT DO NOTHING",
-    ),
-    (
-        "UPDATE airports SET timezone = NULL WHERE iata_code = 'KBP'",
-        "time_zones",
-        "airports without a time zone: 1, such as KBP",
-        "UPDATE airports SET timezone = 'Europe/Kyiv' WHERE iata_code = 'KBP'",
-    ),
-    (
-        "UPDATE airports SET timezone = 'Mars/Olympus' WHERE iata_code = 'JFK'",
-        "time_zones",
-        "airport JFK is in Mars/Olympus",
-        "UPDATE airports SET timezone = 'America/New_York' WHERE iata_code = 'JFK'",
-    ),
-    (
-        "UPDATE reference_data SET checksum = 'x'",
-        "schema",
-        "airports of this version are not loaded",
-        "UPDATE reference_data SET checksum = (SELECT checksum FROM kept)",
-    ),
-    (
-        "UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2",
-        "schema",
-        "revision 2 was edited",
-        "UPDATE _sqlx_migrations m SET checksum = k.checksum FROM kept_migrations k WHERE k.version = m.version",
-    ),
-    (
-        "DELETE FROM _sqlx_migrations WHERE version > 3",
-        "schema",
-        "revision 3, this program knows ",
-        "INSERT INTO _sqlx_migrations SELECT * FROM kept_migrations ON CONFLICT DO NOTHING",
-    ),
-];
+use crate::process::{Place, place, properties, ran, until};
+use crate::support::{Database, dump, execute, servers};
 
 /// Runs `rabbitmqctl` as the operator of a private broker, with the cookie, name and ports it has itself.
 pub async fn rabbitmqctl(sandbox: &Sandbox, arguments: &[&str]) {
@@ -232,7 +100,7 @@ async fn doctor_finds_what_is_wrong_with_a_database() {
     let mut connection = place.connect().await;
     let kept = "CREATE TABLE kept AS TABLE reference_data; CREATE TABLE kept_migrations AS TABLE _sqlx_migrations";
     execute(&mut connection, kept).await;
-    for (make, check, found, undo) in DATABASE {
+    for (make, check, found, undo) in DATABASES {
         // One by one: a statement that changes what a transaction may do must not share it.
         for statement in make.split("; ") {
             execute(&mut connection, &statement.replace("{db}", name)).await;
@@ -292,6 +160,44 @@ async fn doctor_finds_the_privileges_that_a_role_lacks() {
     assert_finds(&sick, &hidden).await;
     execute(&mut connection, &format!("DROP OWNED BY {role}")).await;
     execute(&mut connection, &format!("DROP ROLE {role}")).await;
+}
+
+/// Batches go by the one, and what is verified by the other.
+#[tokio::test]
+async fn doctor_finds_urls_that_lead_to_different_databases() {
+    let (database, other) = (Database::new().await, Database::new().await);
+    let place = healthy(&database).await;
+    let checks_with = async |direct: &str, pooler: Option<&str>| {
+        let mut command = place.paxflow(&["doctor", "--json"]);
+        command.env("DATABASE_DIRECT_URL", direct);
+        command.envs(pooler.map(|pooler| ("DATABASE_POOLER", pooler)));
+        let (_, findings) = examined(command).await;
+        let check = |finding: &Value| finding["check"].as_str().unwrap().to_owned();
+        findings.iter().map(check).collect::<Vec<_>>()
+    };
+    let same = &place.database_url;
+    let (left, right) = same.rsplit_once('/').unwrap();
+    let elsewhere = format!("{left}/{}", other.options.get_database().unwrap());
+    assert_eq!(checks_with(&elsewhere, None).await, ["direct_url"]);
+    let read_only = format!("{left}/{right}?options=-cdefault_transaction_read_only%3Don");
+    assert_eq!(checks_with(&read_only, None).await, ["read_only"]);
+    // A pool ends at the pooler: a worker has one connection beside it.
+    let limit = format!("ALTER DATABASE {right} CONNECTION LIMIT 7");
+    execute(&mut place.connect().await, &limit).await;
+    assert_eq!(checks_with(same, None).await, ["connections"]);
+    assert!(checks_with(same, Some("transaction")).await.is_empty());
+}
+
+#[tokio::test]
+async fn doctor_takes_a_zone_as_postgresql_does_and_does_not_wait_for_ever() {
+    let database = Database::new().await;
+    let place = healthy(&database).await;
+    let mut connection = place.connect().await;
+    let lower = "UPDATE airports SET timezone = lower(timezone) WHERE iata_code = 'JFK'";
+    execute(&mut connection, lower).await;
+    assert_finds(&place, &[]).await;
+    execute(&mut connection, "BEGIN; LOCK TABLE airports").await;
+    assert_finds(&place, &[("examination", "lock timeout")]).await;
 }
 
 #[tokio::test]
@@ -565,22 +471,11 @@ async fn doctor_finds_what_is_wrong_with_whole_servers() {
     let objects = ["exchange", "queue"].map(|kind| format!("no permission to configure {kind} "));
     let forbidden = [0, 0, 1, 1].map(|kind| ("permission", objects[kind].as_str()));
     assert_finds(&weak, &[&expected[..], &forbidden].concat()).await;
+    let lacking = "of 2 that commits wait for, 0 connected";
+    expected.push(("synchronous_standby_names", lacking));
+    wait_for_standbys(&place, &expected).await;
     let mut connection = place.connect().await;
-    execute(
-        &mut connection,
-        "ALTER SYSTEM SET synchronous_standby_names = 'ghost'",
-    )
-    .await;
-    execute(&mut connection, "SELECT pg_reload_conf()").await;
-    crate::process::until("the setting has arrived", async || {
-        let names = crate::support::dump(&mut connection, "SHOW synchronous_standby_names").await;
-        (names == "ghost\n").then_some(())
-    })
-    .await;
-    expected.push(("synchronous_standby_names", "ghost, and none"));
-    assert_finds(&place, &expected).await;
-
-    let directory = crate::support::dump(&mut connection, "SHOW data_directory").await;
+    let directory = dump(&mut connection, "SHOW data_directory").await;
     connection.close().await.unwrap();
     sandbox.postgres_stop(Shutdown::Graceful).await.unwrap();
     std::fs::write(Path::new(directory.trim_end()).join("standby.signal"), "").unwrap();
@@ -588,4 +483,33 @@ async fn doctor_finds_what_is_wrong_with_whole_servers() {
     expected.push(("read_only", "the server is a standby"));
     assert_finds(&place, &expected).await;
     sandbox.stop().await.unwrap();
+}
+
+/// Has commits wait for standbys that are not there: found by who may see that, beside what is expected.
+async fn wait_for_standbys(place: &Place, expected: &[(&str, &str)]) {
+    let mut connection = place.connect().await;
+    for statement in [
+        "CREATE ROLE plain LOGIN PASSWORD 'secret'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO plain",
+        "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 2 (ghost, spook)'",
+        "SELECT pg_reload_conf()",
+    ] {
+        execute(&mut connection, statement).await;
+    }
+    until("the setting has arrived", async || {
+        let names = dump(&mut connection, "SHOW synchronous_standby_names").await;
+        names.contains("ghost").then_some(())
+    })
+    .await;
+    assert_finds(place, expected).await;
+    let (_, host) = place.database_url.split_once('@').unwrap();
+    let plain = Place {
+        database_url: format!("postgres://plain:secret@{host}"),
+        ..place.clone()
+    };
+    let (_, findings) = doctor(&plain).await;
+    let is_about_them = |finding: &Value| finding["check"] == "synchronous_standby_names";
+    assert!(
+        !findings.is_empty() && !findings.iter().any(is_about_them),
+        "{findings:?}"
+    );
 }

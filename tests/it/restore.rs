@@ -49,7 +49,7 @@ async fn a_database_that_is_not_empty_is_replaced_only_by_force_and_never_in_pro
          CREATE TYPE mood AS ENUM ('good'); CREATE DOMAIN mail AS text;
          CREATE FUNCTION mine(mood, at mail) RETURNS integer LANGUAGE sql AS 'SELECT 1';
          CREATE VIEW mine_too AS SELECT id FROM mine; CREATE MATERIALIZED VIEW mine_kept AS SELECT 1;
-         CREATE SEQUENCE mine_counted;
+         CREATE SEQUENCE mine_counted; CREATE COLLATION mine_order FROM \"C\";
          DO $$ BEGIN
              IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_trgm') THEN
                  CREATE EXTENSION pg_trgm;
@@ -84,8 +84,9 @@ async fn a_database_that_is_not_empty_is_replaced_only_by_force_and_never_in_pro
     );
     let left = "SELECT count(*) FROM pg_class WHERE relname LIKE 'mine%'
                 UNION ALL SELECT count(*) FROM pg_type WHERE typname IN ('mood', 'mail')
-                UNION ALL SELECT count(*) FROM pg_proc WHERE proname = 'mine'";
-    assert_eq!(dump(&mut connection, left).await, "0\n0\n0\n");
+                UNION ALL SELECT count(*) FROM pg_proc WHERE proname = 'mine'
+                UNION ALL SELECT count(*) FROM pg_collation WHERE collname = 'mine_order'";
+    assert_eq!(dump(&mut connection, left).await, "0\n0\n0\n0\n");
     assert_eq!(dump(&mut connection, extensions).await, extensions_before);
 }
 
@@ -98,18 +99,23 @@ async fn what_others_have_made_of_it_is_not_dropped_with_it() {
     execute(
         &mut connection,
         "CREATE TABLE mine (id integer PRIMARY KEY); CREATE SCHEMA reports;
-         CREATE MATERIALIZED VIEW reports.daily AS SELECT id FROM mine",
+         CREATE MATERIALIZED VIEW reports.daily AS SELECT id FROM mine; CREATE PUBLICATION changes FOR TABLE mine",
     )
     .await;
     let before = everything(&mut connection).await;
-    let (code, _, err) = restore(&target, &["--force", text(&file)]).await;
-    assert!(
-        code == 1 && err.contains("reports.daily") && err.contains("dropped with it"),
-        "{err}"
-    );
-    assert_one_line(&err);
-    assert_same_rows(&before, &everything(&mut connection).await);
-    execute(&mut connection, "DROP MATERIALIZED VIEW reports.daily").await;
+    for (made, undo) in [
+        ("publication changes of mine", "DROP PUBLICATION changes"),
+        ("reports.daily", "DROP MATERIALIZED VIEW reports.daily"),
+    ] {
+        let (code, _, err) = restore(&target, &["--force", text(&file)]).await;
+        assert!(
+            code == 1 && err.contains(made) && err.contains("dropped with it"),
+            "{err}"
+        );
+        assert_one_line(&err);
+        assert_same_rows(&before, &everything(&mut connection).await);
+        execute(&mut connection, undo).await;
+    }
     let (code, out, err) = restore(&target, &["--force", text(&file)]).await;
     assert_eq!(code, 0, "{out}{err}");
 }

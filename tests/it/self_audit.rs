@@ -149,6 +149,35 @@ async fn an_upkeep_that_fails_again_and_again_says_so_once() {
     assert_eq!(said.matches("the upkeep failed").count(), 1, "{said}");
 }
 
+/// What leads to a standby, say, while batches go on.
+#[tokio::test]
+async fn an_upkeep_that_waits_for_long_says_so_once() {
+    let database = Database::new().await;
+    let place = place(&database);
+    let read_only = format!(
+        "{}?options=-cdefault_transaction_read_only%3Don",
+        place.database_url
+    );
+    let settings = [
+        ("PAXFLOW_VERIFY_EVERY_SECS", "1"),
+        ("DATABASE_DIRECT_URL", read_only.as_str()),
+    ];
+    let worker = worker(&place, &settings).await;
+    let waits = "the upkeep waits for the database: nothing is verified meanwhile";
+    until("it says so", async || {
+        worker.log().contains(waits).then_some(())
+    })
+    .await;
+    let failed = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+    let before = place.number(failed).await;
+    until("it has failed again", async || {
+        (place.number(failed).await >= before + 2).then_some(())
+    })
+    .await;
+    let said = worker.stop().await;
+    assert_eq!(said.matches(waits).count(), 1, "{said}");
+}
+
 #[tokio::test]
 async fn verify_says_that_it_does_not_list_all() {
     let database = Database::new().await;

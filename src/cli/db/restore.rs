@@ -144,7 +144,7 @@ fn show(file: &Path, revision: i64, rows: &Rows, report: &Report) -> std::io::Re
     say!("{}", verify::summary(report));
     if !report.is_exact() {
         say!(
-            "it was so when the backup was made: paxflow verify lists the cells, --repair rebuilds them"
+            "it was so when the backup was made, or this server has other time zone data: paxflow verify lists the cells, --repair rebuilds them"
         );
     }
     Ok(())

@@ -6,7 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 use super::Finding;
 use crate::cli::told;
-use crate::config::Config;
+use crate::config::{Config, Pooler};
 use crate::db::migrate::MIGRATOR;
 use crate::db::{self, Fault, fault_of, reference, revisions, rights};
 
@@ -26,6 +26,15 @@ macro_rules! tables {
              'user_api_keys', 'user_sessions', '_sqlx_migrations']) AS t (name)"
     };
 }
+
+const READ_ONLY: Check = Check {
+    name: "read_only",
+    finds: "SELECT CASE WHEN pg_is_in_recovery() THEN 'the server is a standby'
+                   ELSE 'default_transaction_read_only is on' END
+            WHERE current_setting('transaction_read_only') = 'on'",
+    danger: "workers hold their batches and commit nothing, or nothing is verified",
+    remedy: "point DATABASE_URL and DATABASE_DIRECT_URL to the primary, or reset default_transaction_read_only",
+};
 
 /// Checks of the server, the database and the role.
 const SETTINGS: &[Check] = &[
@@ -49,21 +58,19 @@ const SETTINGS: &[Check] = &[
     },
     Check {
         name: "synchronous_standby_names",
-        finds: "SELECT current_setting('synchronous_standby_names') || ', and none of them is connected'
-                WHERE current_setting('synchronous_standby_names') <> ''
+        // Who may not see it sees that each is connected, but not as what.
+        finds: "SELECT format('%s: of %s that commits wait for, %s connected', s.names, s.wanted, c.connected)
+                FROM (SELECT current_setting('synchronous_standby_names'),
+                             coalesce(substring(current_setting('synchronous_standby_names') FROM '^[^(]*?([0-9]+)[[:space:]]*[(]'), '1')::integer
+                     ) AS s (names, wanted),
+                     (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS c (connected)
+                WHERE s.names <> '' AND c.connected < s.wanted
                   AND current_setting('synchronous_commit') NOT IN ('off', 'local')
-                  AND NOT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))",
+                  AND pg_has_role('pg_read_all_stats', 'USAGE')",
         danger: "every commit waits for a standby that is not there",
         remedy: "start the standby, or take it out of synchronous_standby_names",
     },
-    Check {
-        name: "read_only",
-        finds: "SELECT CASE WHEN pg_is_in_recovery() THEN 'the server is a standby'
-                       ELSE 'default_transaction_read_only is on' END
-                WHERE current_setting('transaction_read_only') = 'on'",
-        danger: "workers hold their batches and commit nothing",
-        remedy: "point DATABASE_URL to the primary, or reset default_transaction_read_only",
-    },
+    READ_ONLY,
     Check {
         name: "statement_timeout",
         finds: "SELECT name || ' is ' || reset_val || ' ms'
@@ -183,14 +190,14 @@ const SCHEMA: &[Check] = &[
                 FROM airports
                 WHERE timezone IS NULL
                 HAVING count(*) > 0",
-        danger: "flights from there count on their UTC date: this server did not know the zones when the airports were loaded",
-        remedy: "update the time zone data of the server, then DELETE FROM reference_data WHERE name = 'airports', then paxflow db migrate upgrade, which loads them",
+        danger: "flights from there count on their UTC date: nobody said the zone, or this server did not know it when the airports were loaded",
+        remedy: "UPDATE airports SET timezone = ...; or update the time zone data of the server, then DELETE FROM reference_data WHERE name = 'airports', then paxflow db migrate upgrade, which loads them",
     },
     Check {
         name: "time_zones",
         finds: "SELECT 'airport ' || a.iata_code || ' is in ' || a.timezone || ', which this server does not know'
                 FROM airports a
-                LEFT JOIN pg_timezone_names z ON z.name = a.timezone
+                LEFT JOIN pg_timezone_names z ON lower(z.name) = lower(a.timezone)
                 WHERE a.timezone IS NOT NULL AND z.name IS NULL
                 ORDER BY a.iata_code
                 LIMIT 5",
@@ -200,7 +207,10 @@ const SCHEMA: &[Check] = &[
 ];
 
 /// What would cut off a batch would cut off these questions; and behind a pooler a session lasts as long as a transaction.
-const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
+/// Who holds a table for long is found by that.
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'";
+/// Tells databases apart, and not a primary from its standbys.
+const IDENTITY: &str = "SELECT format('%s of server %s', current_database(), system_identifier) FROM pg_control_system()";
 
 /// The findings: of the settings and rights that a worker's batches have, and of the schema.
 pub(super) async fn examine(config: &Config, consumers: u32) -> Result<Vec<Finding>> {
@@ -246,6 +256,9 @@ async fn ask(
         .begin_with(BEGIN)
         .await
         .context("cannot ask the database")?;
+    if config.database_direct_url.is_some() {
+        compare(&mut settings, &mut schema, findings).await?;
+    }
     if let Some(problem) = schema_problem(&mut schema).await? {
         findings.push(problem);
         return Ok(());
@@ -261,6 +274,39 @@ async fn ask(
         danger: "workers do not start, or do not verify and tidy up",
         remedy: "GRANT it to the role of DATABASE_URL",
     }));
+    Ok(())
+}
+
+/// Whether both URLs lead to one database that takes what is written.
+async fn compare(
+    worker: &mut PgConnection,
+    direct: &mut PgConnection,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    if findings.iter().all(|found| found.check != READ_ONLY.name) {
+        run_checks(direct, &[READ_ONLY], findings).await?;
+    }
+    let mut identities = Vec::new();
+    for connection in [worker, direct] {
+        let identity: String = sqlx::query_scalar(IDENTITY)
+            .persistent(false)
+            .fetch_one(connection)
+            .await
+            .context("cannot ask which database it is")?;
+        identities.push(identity);
+    }
+    if identities[0] != identities[1] {
+        findings.push(Finding {
+            server: "database",
+            check: "direct_url",
+            found: format!(
+                "DATABASE_URL leads to database {}, DATABASE_DIRECT_URL to {}",
+                identities[0], identities[1]
+            ),
+            danger: "what is migrated, verified and backed up is not what the batches write",
+            remedy: "correct DATABASE_DIRECT_URL, or DATABASE_URL",
+        });
+    }
     Ok(())
 }
 
@@ -301,7 +347,7 @@ async fn run_checks(
     Ok(())
 }
 
-/// Every worker may open its whole pool and a connection to verify.
+/// Every worker may open its whole pool, which ends at a pooler where there is one, and a connection to verify.
 async fn too_few_connections(
     connection: &mut PgConnection,
     config: &Config,
@@ -313,7 +359,11 @@ async fn too_few_connections(
         .await
         .context("cannot check the connections")?;
     let workers = consumers.max(1);
-    let each = config.pool.size + config.pool.max_overflow + 1;
+    let of_the_pool = match config.pool.pooler {
+        Pooler::None => config.pool.size + config.pool.max_overflow,
+        Pooler::Transaction => 0,
+    };
+    let each = of_the_pool + 1;
     let needed = u64::from(workers) * u64::from(each);
     Ok((needed > offered.max(0) as u64).then(|| Finding {
         server: "database",

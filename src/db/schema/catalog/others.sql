@@ -23,6 +23,31 @@ WITH other AS (
     FROM pg_collation l
     WHERE l.collnamespace = 'public'::regnamespace
     UNION ALL
+    SELECT 'pg_ts_config'::regclass, t.oid, pg_describe_object('pg_ts_config'::regclass, t.oid, 0), NULL
+    FROM pg_ts_config t
+    WHERE t.cfgnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'pg_operator'::regclass, p.oid, pg_describe_object('pg_operator'::regclass, p.oid, 0), p.oprcode::text
+    FROM pg_operator p
+    WHERE p.oprnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'pg_publication'::regclass, p.oid, pg_describe_object('pg_publication'::regclass, p.oid, 0),
+           concat_ws(' ', p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
+                     (SELECT string_agg(r.prrelid::regclass::text, ', ' ORDER BY r.prrelid::regclass::text)
+                      FROM pg_publication_rel r
+                      WHERE r.prpubid = p.oid))
+    FROM pg_publication p
+    UNION ALL
+    SELECT 'pg_class'::regclass, c.oid, format('replica identity of %s', c.oid::regclass),
+           concat_ws(' ', c.relreplident, (SELECT i.indexrelid::regclass FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident))
+    FROM pg_class c
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relreplident <> 'd'
+    UNION ALL
+    SELECT 'pg_attrdef'::regclass, d.oid, pg_describe_object('pg_attrdef'::regclass, d.oid, 0), pg_get_expr(d.adbin, d.adrelid, true)
+    FROM pg_attrdef d
+    JOIN pg_class c ON c.oid = d.adrelid
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'v'
+    UNION ALL
     SELECT 'pg_event_trigger'::regclass, t.oid, pg_describe_object('pg_event_trigger'::regclass, t.oid, 0),
            concat_ws(' ', t.evtevent, t.evtfoid::regproc)
     FROM pg_event_trigger t
