@@ -63,10 +63,12 @@ impl From<lapin::Error> for BrokerError {
                 "a message cannot be read: its routing key, a property or the name of a header is not UTF-8",
             ),
             ErrorKind::ProtocolError(problem) => match problem.kind() {
-                // "connection limit (N) is reached", of a user, a virtual host or a node: some connection ends sooner or later, perhaps
-                // an earlier one of ours, which the broker takes for alive until it misses its heartbeats.
+                // A limit of connections or channels, of a user, a virtual host or a node: some connection ends sooner or later,
+                // perhaps an earlier one of ours, which the broker takes for alive until it misses its heartbeats.
                 AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
-                    if problem.get_message().as_str().contains("connection limit") =>
+                    if ["connection limit", "number of channels opened"]
+                        .iter()
+                        .any(|limit| problem.get_message().as_str().contains(limit)) =>
                 {
                     Self::Lost(error.to_string())
                 }

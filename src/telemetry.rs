@@ -80,8 +80,10 @@ pub fn start_logging(config: &Config) -> Result<()> {
     // The filter would take another word for a target that never logs.
     let is_level_or_rule =
         |part: &str| part.contains(['=', '[']) || LevelFilter::from_str(part).is_ok();
+    // Of nothing it would make a log of nothing.
+    let says_nothing = config.log.trim().is_empty();
     ensure!(
-        config.log.split(',').map(str::trim).all(is_level_or_rule),
+        !says_nothing && config.log.split(',').map(str::trim).all(is_level_or_rule),
         WRONG_FILTER
     );
     let filter = EnvFilter::try_new(format!(

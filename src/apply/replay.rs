@@ -42,7 +42,8 @@ pub struct Preview {
     pub replayed_before: Vec<i64>,
     /// Numbers of no message.
     pub unknown: Vec<i64>,
-    /// Those that would pass, by verdict.
+    /// Those that would pass, by verdict, all as one batch: a replay takes them one by one, and what is folded here is applied or
+    /// stale there.
     pub verdicts: VerdictCounts,
     /// Cells of MarketData that would change.
     pub cells: Vec<CellChange>,

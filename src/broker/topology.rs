@@ -7,8 +7,8 @@ use lapin::{Channel, ExchangeKind};
 use super::BrokerError;
 use crate::config::{Config, ConsumerRole};
 
-/// How often a message may be delivered before it is dead-lettered. Below RabbitMQ 4.3 every lost
-/// connection counts against every message it held, so this is a backstop and far from tight.
+/// How often a message may be delivered before it is dead-lettered. Every lost connection counts against every message it held, and
+/// below RabbitMQ 4.3 a hand-back does, so this is a backstop and far from tight.
 pub const DELIVERY_LIMIT: i32 = 50;
 /// What the queue is bound to: every event of the contract, of this version or a later one.
 const BINDING: &str = "airline.#";

@@ -58,7 +58,7 @@ enum Command {
         after_help = "Example:\n  paxflow publish --skip-invalid events.ndjson\n  paxflow generate --events 1000 --seed 1 | paxflow publish -"
     )]
     Publish(publish::Arguments),
-    /// Validate events: for producers
+    /// Validate events: for producers; exit 1 if one is rejected
     #[command(after_help = "Example:\n  paxflow check events.ndjson")]
     Check(check::Arguments),
     /// Write a seeded sample world as NDJSON: the same bytes for the same arguments

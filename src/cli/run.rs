@@ -27,7 +27,7 @@ const STOPPED_AT_ONCE: i32 = 130;
 const STACK_VARIABLE: &str = "RUST_MIN_STACK";
 /// Enough for headers that are nested as deep as a frame of 128 KiB has room for: 26,000 levels. The pages
 /// are taken only when they are used.
-const STACK_MIB: usize = if cfg!(debug_assertions) { 256 } else { 64 };
+const STACK_MIB: usize = if cfg!(debug_assertions) { 512 } else { 64 };
 
 /// Starts the program anew, as the same process, with room for deeply nested headers: the AMQP library
 /// reads them by recursion, on a thread of its own that takes the size of its stack from the environment
@@ -177,15 +177,16 @@ async fn migrate(databases: &Databases<'_>, health: &Health, stop: &mut Stop) ->
     }
 }
 
-/// Under a name that no other worker has or had.
+/// Under a name that no other worker has or had: in containers hosts and processes may be called alike.
 pub(super) fn committer(pooler: Pooler) -> apply::Committer {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let started_at = Utc::now();
     let id = format!(
-        "{}-{}-{}",
+        "{}-{}-{}-{:08x}",
         host.trim(),
         std::process::id(),
-        started_at.timestamp_millis()
+        started_at.timestamp_millis(),
+        rand::random::<u32>()
     );
     apply::Committer::new(id, started_at, pooler)
 }

@@ -66,7 +66,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "PAXFLOW_PREFETCH",
         form: "whole number, 1 to 65535",
         default: "2000",
-        meaning: "Most unacknowledged deliveries a worker holds.",
+        meaning: "Most unacknowledged deliveries a worker holds in memory.",
     },
     Setting {
         name: "DATABASE_POOL_SIZE",

@@ -39,8 +39,9 @@ const SESSION: [(&str, &str); 5] = [
     ("idle_in_transaction_session_timeout", "15s"),
 ];
 
-/// Log filter of the driver: of a parameter that it does not know it tells the value as well.
-pub const LIBRARY_LOG: &str = "sqlx_postgres::options::parse=off";
+/// Log filter of the driver: of a parameter that it does not know, and of a line of a password file that it cannot read, it tells
+/// the value as well.
+pub const LIBRARY_LOG: &str = "sqlx_postgres::options=off";
 
 /// Whose fault an error is, which decides what is done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -173,11 +173,11 @@ impl Sandbox {
 
 fn postgresql_dir(port: u16, password: &str, options: &Options) -> Result<TempDir> {
     let dir = server_dir("paxflow-postgresql-")?;
-    let socket_dir = dir.path().display().to_string();
     let own = [
         ("listen_addresses", "127.0.0.1"),
         ("port", &port.to_string()),
-        ("unix_socket_directories", &socket_dir),
+        // Their names have little room, and a path may be long.
+        ("unix_socket_directories", ""),
         // Under the data directory: a killed server then leaves nothing in /dev/shm, which is also tiny in containers.
         ("dynamic_shared_memory_type", "mmap"),
         // As the server asks for it; before PostgreSQL 14 the default is another.

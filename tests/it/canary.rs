@@ -120,6 +120,21 @@ fn a_password_in_a_text_is_found() {
     assert_silent("the log", "joe:canary:pass@word@mq refused", &passwords);
 }
 
+/// The driver reads a file of passwords, and tells of a line that it cannot read.
+#[tokio::test]
+async fn a_broken_line_of_a_password_file_is_not_told() {
+    let passwords = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(passwords.path(), "127.0.0.1:1:market:canary-secret\n").unwrap();
+    let mut command = crate::process::paxflow(&["db", "check"]);
+    command
+        .env("DATABASE_URL", "postgres://joe@127.0.0.1:1/market")
+        .env("PGPASSFILE", passwords.path());
+    let output = output(command).await;
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && !err.is_empty());
+    assert_silent("stderr", &err, &["canary-secret".to_owned()]);
+}
+
 #[tokio::test]
 async fn connections_are_named_for_what_they_do() {
     let sandbox = Sandbox::start(&Options::default()).await.unwrap();

@@ -425,6 +425,18 @@ fn subcommands(help: &str) -> impl Iterator<Item = String> {
         .map(str::to_owned)
 }
 
+/// As a container has it that was given no value: not a worker that says nothing.
+#[tokio::test]
+async fn an_empty_log_filter_is_refused() {
+    let mut command = paxflow(&["status"]);
+    command.env("PAXFLOW_LOG", "");
+    let (code, _, err) = ran(command).await;
+    assert!(
+        code == 1 && err.contains("PAXFLOW_LOG has a wrong value"),
+        "{err}"
+    );
+}
+
 #[tokio::test]
 async fn a_wrong_setting_is_named_with_its_form_and_default() {
     for setting in SETTINGS {

@@ -86,7 +86,9 @@ impl Place {
     pub fn new(database_url: &str, amqp_url: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("paxflow.test.{}.{number}", std::process::id());
+        // In containers processes are numbered alike, and a broker may be there for longer.
+        let random = rand::random::<u32>();
+        let name = format!("paxflow.test.{}.{number}.{random:08x}", std::process::id());
         Self {
             database_url: database_url.to_owned(),
             amqp_url: amqp_url.to_owned(),

@@ -75,18 +75,30 @@ async fn who_publishes_into_an_alarm_is_told_and_goes_on_after_it() {
 
 /// Its own connection of before may be one of those that the broker still counts.
 #[tokio::test]
-async fn a_limit_of_connections_is_waited_out() {
+async fn a_limit_of_connections_or_channels_is_waited_out() {
     for seed in seeds(1) {
         let mut rig = Rig::private(seed).await;
         let worker = Worker::start(small_batches(&rig.place)).await;
         worker.ready().await;
-        let none = r#"{"max-connections": 0}"#;
-        let (user, max) = ("paxflow", "max-connections");
-        for (limit, end) in [
-            (&["set_vhost_limits", none][..], &["clear_vhost_limits"][..]),
+        let none = [r#"{"max-connections": 0}"#, r#"{"max-channels": 0}"#];
+        let user = "paxflow";
+        let clear = |of| ["clear_user_limits", user, of];
+        let (no_connections, no_channels) = (clear("max-connections"), clear("max-channels"));
+        for (limit, told, end) in [
             (
-                &["set_user_limits", user, none],
-                &["clear_user_limits", user, max],
+                &["set_vhost_limits", none[0]][..],
+                "connection limit",
+                &["clear_vhost_limits"][..],
+            ),
+            (
+                &["set_user_limits", user, none[0]],
+                "connection limit",
+                &no_connections,
+            ),
+            (
+                &["set_user_limits", user, none[1]],
+                "number of channels opened",
+                &no_channels,
             ),
         ] {
             rig.hang_up();
@@ -94,7 +106,7 @@ async fn a_limit_of_connections_is_waited_out() {
             control(&mut rig, &["close_all_connections", "fault"]).await;
             until("it tells the limit", async || {
                 let (_, reason) = worker.get("/readyz").await;
-                reason.contains("connection limit").then_some(())
+                reason.contains(told).then_some(())
             })
             .await;
             control(&mut rig, end).await;
