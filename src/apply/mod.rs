@@ -100,11 +100,13 @@ impl<'b, T> Kind<'b, T> {
         kind
     }
 
-    /// Settles the others, given their locked rows. Returns the states that are newer, each with the row it replaces.
-    fn newer<'s>(
+    /// Settles the others, given their locked rows. Returns the states that are newer, each with what `read` takes from the row
+    /// it replaces.
+    fn newer<R>(
         &mut self,
-        stored: &'s [PgRow],
-    ) -> sqlx::Result<Vec<(&'b Newest<'b, T>, &'s PgRow)>> {
+        stored: &[PgRow],
+        read: impl Fn(&PgRow) -> sqlx::Result<R>,
+    ) -> sqlx::Result<Vec<(&'b Newest<'b, T>, R)>> {
         let (mut newer, mut settled) = (Vec::new(), 0);
         for row in stored {
             let Some(newest) = self.states.get(row.try_get::<&str, _>(0)?) else {
@@ -112,7 +114,7 @@ impl<'b, T> Kind<'b, T> {
             };
             let kept = (row.try_get("version")?, row.try_get("content_hash")?);
             if self.settle(newest, Some(kept)) {
-                newer.push((newest, row));
+                newer.push((newest, read(row)?));
             }
             settled += 1;
         }
@@ -208,41 +210,85 @@ impl<'a> Batch<'a> {
         committer: &Committer,
     ) -> sqlx::Result<()> {
         while let Some(part) = self.left.last().copied() {
-            if let Some(Unanswered { batches, counts }) = self.unanswered {
-                let has_committed = committed_batches(connection, committer).await? >= batches;
-                self.unanswered = None;
-                if has_committed {
-                    self.settle_next(counts);
-                    continue;
-                }
+            if self.settle_unanswered(connection, committer).await? {
+                continue;
             }
             let folded = self.folded.take().unwrap_or_else(|| batch::fold(part));
-            let unanswered = &mut self.unanswered;
-            match commit(connection, committer, part, folded, None, unanswered).await {
-                Ok(counts) => self.settle_next(counts),
-                Err(error) if insert::is_collision(&error) => committer.inserting.met_a_twin(),
-                Err(error) => match fault_of(&error) {
-                    Fault::Data { sqlstate } if part.len() == 1 => {
-                        let refused = Folded {
-                            rejected: vec![(0, refused_by_database())],
-                            ..Folded::default()
-                        };
-                        let sqlstate = Some(sqlstate.as_str());
-                        let counts =
-                            commit(connection, committer, part, refused, sqlstate, unanswered);
-                        let counts = counts.await?;
-                        self.settle_next(counts);
-                    }
-                    Fault::Data { .. } => {
-                        let (first, second) = part.split_at(part.len() / 2);
-                        self.left.pop();
-                        self.left.extend([second, first]);
-                    }
-                    Fault::Transient | Fault::Permanent => return Err(error),
-                },
+            let Err(error) = self
+                .commit_next(connection, committer, part, folded, None)
+                .await
+            else {
+                continue;
+            };
+            match fault_of(&error) {
+                _ if insert::is_collision(&error) => committer.inserting.met_a_twin(),
+                Fault::Data { sqlstate } if part.len() == 1 => {
+                    let refused = Folded {
+                        rejected: vec![(0, refused_by_database())],
+                        ..Folded::default()
+                    };
+                    self.commit_next(connection, committer, part, refused, Some(&sqlstate))
+                        .await?;
+                }
+                Fault::Data { .. } => self.halve_next(),
+                Fault::Transient | Fault::Permanent => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Settles the next part if it has committed although its COMMIT was not answered; tells whether it had.
+    async fn settle_unanswered(
+        &mut self,
+        connection: &mut PgConnection,
+        committer: &Committer,
+    ) -> sqlx::Result<bool> {
+        let Some(Unanswered { batches, counts }) = self.unanswered else {
+            return Ok(false);
+        };
+        let has_committed = committed_batches(connection, committer).await? >= batches;
+        self.unanswered = None;
+        if has_committed {
+            self.settle_next(counts);
+        }
+        Ok(has_committed)
+    }
+
+    /// Commits the next part, folded as given, and settles it.
+    async fn commit_next(
+        &mut self,
+        connection: &mut PgConnection,
+        committer: &Committer,
+        part: &[Delivery],
+        folded: Folded<'_>,
+        sqlstate: Option<&str>,
+    ) -> sqlx::Result<()> {
+        let insertion = committer.inserting.next(folded.bookings.len());
+        let mut transaction = committer.pooler.begin(connection).await?;
+        let Effect {
+            counts,
+            rejected,
+            batches,
+        } = write(&mut transaction, committer, folded, insertion).await?;
+        quarantine::set_aside(
+            &mut transaction,
+            committer.pooler,
+            part,
+            &rejected,
+            sqlstate,
+        )
+        .await?;
+        self.unanswered = Some(Unanswered { batches, counts });
+        transaction.commit().await?;
+        self.settle_next(counts);
+        Ok(())
+    }
+
+    fn halve_next(&mut self) {
+        if let Some(part) = self.left.pop() {
+            let (first, second) = part.split_at(part.len() / 2);
+            self.left.extend([second, first]);
+        }
     }
 
     fn settle_next(&mut self, counts: VerdictCounts) {
@@ -258,34 +304,6 @@ fn refused_by_database() -> Rejected {
         path: "$".to_owned(),
         detail: "the database refused the row; see sqlstate".to_owned(),
     }
-}
-
-async fn commit(
-    connection: &mut PgConnection,
-    committer: &Committer,
-    deliveries: &[Delivery],
-    folded: Folded<'_>,
-    sqlstate: Option<&str>,
-    unanswered: &mut Option<Unanswered>,
-) -> sqlx::Result<VerdictCounts> {
-    let insertion = committer.inserting.next(folded.bookings.len());
-    let mut transaction = committer.pooler.begin(connection).await?;
-    let Effect {
-        counts,
-        rejected,
-        batches,
-    } = write(&mut transaction, committer, folded, insertion).await?;
-    quarantine::set_aside(
-        &mut transaction,
-        committer.pooler,
-        deliveries,
-        &rejected,
-        sqlstate,
-    )
-    .await?;
-    *unanswered = Some(Unanswered { batches, counts });
-    transaction.commit().await?;
-    Ok(counts)
 }
 
 async fn committed_batches(
@@ -327,15 +345,9 @@ async fn write(
     let mut flights = Kind::inserted("flights", &folded.flights, &new.flights);
     let mut bookings = Kind::inserted("bookings", &folded.bookings, &new.bookings);
     let stored = stored::lock(connection, pooler, &flights.known, &bookings.known).await?;
-    let newer_flights = flights.newer(&stored.flights)?;
-    let newer_bookings = bookings.newer(&stored.bookings)?;
-    let replaced = newer_bookings
-        .iter()
-        .map(|(_, row)| stored::counted(row))
-        .collect::<sqlx::Result<Vec<_>>>()?;
-    let newer_flights = without_rows(newer_flights);
-    let newer_bookings = without_rows(newer_bookings);
-    let rollup = rollup_of(&bookings.new, &newer_bookings, &replaced);
+    let newer_flights = flights.newer(&stored.flights, |_| Ok(()))?;
+    let newer_bookings = bookings.newer(&stored.bookings, stored::counted)?;
+    let rollup = rollup_of(&bookings.new, &newer_bookings);
     let conflicts = flights.conflicts.iter().chain(&bookings.conflicts);
     folded
         .rejected
@@ -343,8 +355,8 @@ async fn write(
     let mut counts = flights.counts + bookings.counts;
     counts.quarantined += folded.rejected.len() as u64;
     let conclusion = Conclusion {
-        flights: newer_flights,
-        bookings: newer_bookings,
+        flights: states(&newer_flights),
+        bookings: states(&newer_bookings),
         rollup,
         last_event_at: folded.last_event_at,
         counts,
@@ -357,22 +369,22 @@ async fn write(
     })
 }
 
-fn without_rows<'b, T>(newer: Vec<(&'b Newest<'b, T>, &PgRow)>) -> Vec<&'b Newest<'b, T>> {
-    newer.into_iter().map(|(newest, _)| newest).collect()
+fn states<'b, T, R>(newer: &[(&'b Newest<'b, T>, R)]) -> Vec<&'b Newest<'b, T>> {
+    newer.iter().map(|(newest, _)| *newest).collect()
 }
 
 /// What new bookings add to MarketData, and what newer ones change there, each of which replaces one that may have counted.
 fn rollup_of<'a>(
     new: &[&'a Newest<'a, Booking<'a>>],
-    newer: &[&'a Newest<'a, Booking<'a>>],
-    replaced: &'a [Option<Counted>],
+    newer: &'a [(&'a Newest<'a, Booking<'a>>, Option<Counted>)],
 ) -> Rollup<'a> {
     let mut rollup = Rollup::default();
-    for (newest, replaced) in newer.iter().zip(replaced) {
+    for (newest, replaced) in newer {
         if let Some(counted) = replaced {
             rollup.retract(counted, newest.event_at);
         }
     }
+    let newer = newer.iter().map(|(newest, _)| newest);
     for newest in new.iter().chain(newer) {
         if let (Some(booking), _) = newest.revision.state.parts() {
             rollup.add(booking, newest.event_at);
