@@ -4,7 +4,8 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
 
 use super::codes::{BookingStatus, Cabin, PaymentStatus};
-use super::contract::{Path, contract};
+use super::contract::contract;
+use super::json::Path;
 use super::money::{Country, Price};
 use super::numbers::{Coupon, Version};
 use super::reason::{Reason, Rejected};

@@ -1,34 +1,9 @@
 //! What every type of the contract knows about itself: how it is decoded and described.
 //! The types are the single source of the decoder and of the schemas that producers get.
 
-use serde::de::MapAccess;
 use serde_json::{Value, json};
 
-use super::json::{Found, Node, Place, skip_object};
-use super::reason::{Reason, Rejected};
-
-/// What can be read from JSON.
-pub(super) trait Decode<'a>: Sized {
-    /// Decodes a JSON value that is no object.
-    fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected>;
-
-    /// The value that an object stands for, or the first of its fields that breaks a rule, in the order of the contract.
-    ///
-    /// # Errors
-    /// What is no JSON as the contract wants it.
-    fn decode_object<A: MapAccess<'a>>(
-        entries: A,
-        place: Place<'_>,
-    ) -> Result<Result<Self, Rejected>, A::Error> {
-        skip_object(entries, place)?;
-        Ok(Self::decode(Node::Object, place.at))
-    }
-
-    /// The value that an absent field stands for.
-    fn absent(at: &Path<'_>) -> Result<Self, Rejected> {
-        Err(at.reject(Reason::MissingField, "is required"))
-    }
-}
+use super::json::Decode;
 
 /// A type of the contract.
 pub(super) trait Contract<'a>: Decode<'a> {
@@ -39,81 +14,12 @@ pub(super) trait Contract<'a>: Decode<'a> {
     fn schema() -> Value;
 }
 
-/// An optional field: absent and null say the same.
-impl<'a, T: Decode<'a>> Decode<'a> for Option<T> {
-    fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
-        match node {
-            Node::Null => Ok(None),
-            node => T::decode(node, at).map(Some),
-        }
-    }
-
-    fn decode_object<A: MapAccess<'a>>(
-        entries: A,
-        place: Place<'_>,
-    ) -> Result<Result<Self, Rejected>, A::Error> {
-        Ok(T::decode_object(entries, place)?.map(Some))
-    }
-
-    fn absent(_: &Path<'_>) -> Result<Self, Rejected> {
-        Ok(None)
-    }
-}
-
 impl<'a, T: Contract<'a>> Contract<'a> for Option<T> {
     const REQUIRED: bool = false;
 
     fn schema() -> Value {
         json!({ "anyOf": [T::schema(), { "type": "null" }] })
     }
-}
-
-/// Where a value stands. Only names of the contract enter it, and it becomes text only when
-/// something is rejected.
-pub(super) struct Path<'p> {
-    parent: Option<&'p Path<'p>>,
-    name: &'static str,
-}
-
-impl Path<'static> {
-    /// The whole event.
-    pub(super) const ROOT: Self = Path {
-        parent: None,
-        name: "$",
-    };
-}
-
-impl Path<'_> {
-    pub(super) fn field<'p>(&'p self, name: &'static str) -> Path<'p> {
-        Path {
-            parent: Some(self),
-            name,
-        }
-    }
-
-    pub(super) fn reject(&self, reason: Reason, expected: impl Into<String>) -> Rejected {
-        Rejected {
-            reason,
-            path: self.render(),
-            detail: expected.into(),
-        }
-    }
-
-    fn render(&self) -> String {
-        match self.parent {
-            Some(parent) => format!("{}.{}", parent.render(), self.name),
-            None => self.name.to_owned(),
-        }
-    }
-}
-
-/// The field's value, or what its type makes of an absent one.
-pub(super) fn said<'a, T: Decode<'a>>(
-    found: Found<T>,
-    name: &'static str,
-    object: &Path<'_>,
-) -> Result<T, Rejected> {
-    found.unwrap_or_else(|| T::absent(&object.field(name)))
 }
 
 /// Adds a description, from doc comments, to a schema that has none of its own.
@@ -140,7 +46,8 @@ pub(super) use json_name;
 /// Reads the fields of an object into a struct; fields that it does not have are ignored.
 macro_rules! read_object {
     ($entries:expr, $place:expr, $name:ident { $( $field:ident $(= $json:literal)?: $ty:ty, )+ }) => {{
-        use $crate::event::contract::{json_name, said};
+        use $crate::event::contract::json_name;
+        use $crate::event::json::said;
         let (mut entries, place) = ($entries, $place);
         let mut fields = $crate::event::json::Fields::new(place)?;
         $( let mut $field: $crate::event::json::Found<$ty> = None; )+
@@ -183,9 +90,9 @@ macro_rules! contract {
         }
 
         const _: () = {
-            use $crate::event::contract::{Contract, Decode, Path, described, json_name, read_object};
+            use $crate::event::contract::{Contract, described, json_name, read_object};
             use $crate::event::digest::{Digest, Hashed};
-            use $crate::event::json::{Node, Place};
+            use $crate::event::json::{Decode, Node, Path, Place};
             use $crate::event::reason::Rejected;
 
             impl<'a> Decode<'a> for $name $(<$a>)? {

@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::envelope::Kind;
+use super::kind::Kind;
 
 /// The hash of what an event says: its type and its contract fields.
 ///

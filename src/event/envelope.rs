@@ -7,34 +7,13 @@ use serde::de::MapAccess;
 use serde_json::{Value, json};
 
 use super::booking::{Booking, BookingDeleted};
-use super::codes::codes;
-use super::contract::{Contract, Decode, Path, read_object};
+use super::contract::{Contract, read_object};
 use super::flight::{Flight, FlightDeleted};
-use super::json::{self, Node, Place};
+use super::json::{self, Decode, Node, Path, Place};
+use super::kind::Kind;
 use super::reason::{Reason, Rejected};
 use super::text::{EventId, Text, UriReference};
 use super::{BODY_BYTES_MAX, CONTENT_TYPE, Message};
-
-codes! {
-    /// The event types, which are also the routing keys.
-    pub enum Kind {
-        /// The whole state of one booking after a change.
-        BookingUpserted = "airline.booking.upserted.v1",
-        /// A booking is gone.
-        BookingDeleted = "airline.booking.deleted.v1",
-        /// The whole state of one flight after a change.
-        FlightUpserted = "airline.flight.upserted.v1",
-        /// A flight is gone.
-        FlightDeleted = "airline.flight.deleted.v1",
-    }
-}
-
-impl Kind {
-    /// The routing key that events of this type are published with.
-    pub const fn routing_key(self) -> &'static str {
-        self.as_str()
-    }
-}
 
 impl<'a> Decode<'a> for Kind {
     fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {

@@ -7,9 +7,9 @@ use serde::de::MapAccess;
 use serde_json::{Map, Value, json};
 
 use super::codes::{Cabin, FlightStatus};
-use super::contract::{Contract, Decode, Path, contract};
+use super::contract::{Contract, contract};
 use super::digest::{Digest, Hashed};
-use super::json::{Fields, Node, Place};
+use super::json::{Decode, Fields, Node, Path, Place};
 use super::numbers::{Seats, Version};
 use super::reason::{Reason, Rejected};
 use super::text::{Airline, Airport, FlightNumber, Key, Letter, Text};

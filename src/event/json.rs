@@ -10,9 +10,100 @@ use std::marker::PhantomData;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::contract::{Decode, Path};
-use super::envelope::Kind;
+use super::kind::Kind;
 use super::reason::{Reason, Rejected};
+
+/// What can be read from JSON.
+pub(super) trait Decode<'a>: Sized {
+    /// Decodes a JSON value that is no object.
+    fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected>;
+
+    /// The value that an object stands for, or the first of its fields that breaks a rule, in the order of the contract.
+    ///
+    /// # Errors
+    /// What is no JSON as the contract wants it.
+    fn decode_object<A: MapAccess<'a>>(
+        entries: A,
+        place: Place<'_>,
+    ) -> Result<Result<Self, Rejected>, A::Error> {
+        skip_object(entries, place)?;
+        Ok(Self::decode(Node::Object, place.at))
+    }
+
+    /// The value that an absent field stands for.
+    fn absent(at: &Path<'_>) -> Result<Self, Rejected> {
+        Err(at.reject(Reason::MissingField, "is required"))
+    }
+}
+
+/// An optional field: absent and null say the same.
+impl<'a, T: Decode<'a>> Decode<'a> for Option<T> {
+    fn decode(node: Node<'a>, at: &Path<'_>) -> Result<Self, Rejected> {
+        match node {
+            Node::Null => Ok(None),
+            node => T::decode(node, at).map(Some),
+        }
+    }
+
+    fn decode_object<A: MapAccess<'a>>(
+        entries: A,
+        place: Place<'_>,
+    ) -> Result<Result<Self, Rejected>, A::Error> {
+        Ok(T::decode_object(entries, place)?.map(Some))
+    }
+
+    fn absent(_: &Path<'_>) -> Result<Self, Rejected> {
+        Ok(None)
+    }
+}
+
+/// Where a value stands. Only names of the contract enter it, and it becomes text only when
+/// something is rejected.
+pub(super) struct Path<'p> {
+    parent: Option<&'p Path<'p>>,
+    name: &'static str,
+}
+
+impl Path<'static> {
+    /// The whole event.
+    pub(super) const ROOT: Self = Path {
+        parent: None,
+        name: "$",
+    };
+}
+
+impl Path<'_> {
+    pub(super) fn field<'p>(&'p self, name: &'static str) -> Path<'p> {
+        Path {
+            parent: Some(self),
+            name,
+        }
+    }
+
+    pub(super) fn reject(&self, reason: Reason, expected: impl Into<String>) -> Rejected {
+        Rejected {
+            reason,
+            path: self.render(),
+            detail: expected.into(),
+        }
+    }
+
+    fn render(&self) -> String {
+        match self.parent {
+            Some(parent) => format!("{}.{}", parent.render(), self.name),
+            None => self.name.to_owned(),
+        }
+    }
+}
+
+/// The field's value, or what its type makes of an absent one.
+pub(super) fn said<'a, T: Decode<'a>>(
+    found: Found<T>,
+    name: &'static str,
+    object: &Path<'_>,
+) -> Result<T, Rejected> {
+    found.unwrap_or_else(|| T::absent(&object.field(name)))
+}
 
 /// Deepest nesting of objects and arrays. The contract needs four levels; serde_json would stop
 /// at 128.

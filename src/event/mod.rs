@@ -4,12 +4,14 @@
 //! in the order of the contract, so the same message is always rejected for the same reason.
 
 mod booking;
+mod closed_list;
 mod codes;
 mod contract;
 mod digest;
 mod envelope;
 mod flight;
 mod json;
+mod kind;
 mod message;
 mod money;
 mod numbers;
@@ -26,8 +28,8 @@ use chrono::{DateTime, Utc};
 
 pub use booking::{Booking, BookingDeleted, Journey, Passenger};
 pub use codes::{BookingStatus, Cabin, FlightStatus, PaymentStatus};
-pub use envelope::Kind;
 pub use flight::{Aircraft, Capacity, Flight, FlightDeleted, SeatsByCabin};
+pub use kind::Kind;
 pub use message::{Delivery, Message};
 pub use money::{Country, Currency, Price};
 pub use numbers::{Coupon, Seats, Version};

@@ -7,9 +7,9 @@ use iso_currency::IntoEnumIterator as _;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::contract::{Contract, Decode, Path, contract};
+use super::contract::{Contract, contract};
 use super::digest::{Digest, Hashed};
-use super::json::Node;
+use super::json::{Decode, Node, Path};
 use super::reason::{Reason, Rejected};
 
 /// No currency has more decimals (CLF has four).

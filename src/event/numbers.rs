@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::contract::{Contract, Decode, Path};
+use super::contract::Contract;
 use super::digest::{Digest, Hashed};
-use super::json::Node;
+use super::json::{Decode, Node, Path};
 use super::reason::{Reason, Rejected};
 
 /// A JSON integer within a range; `1.0`, `1e0` and `"1"` are none.

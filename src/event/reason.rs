@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::codes::codes;
+use super::closed_list::codes;
 
 codes! {
     /// The rule that a message breaks. The codes are a public contract: they stand in

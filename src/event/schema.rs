@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::contract::{Contract, described};
-use super::envelope::{DataContentType, Kind, Specversion};
+use super::envelope::{DataContentType, Specversion};
+use super::kind::Kind;
 use super::text::{EventId, Text, UriReference};
 use super::{
     BODY_BYTES_MAX, Booking, BookingDeleted, CONTENT_TYPE, CONTRACT_VERSION, Flight, FlightDeleted,

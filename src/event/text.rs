@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::contract::{Contract, Decode, Path};
+use super::contract::Contract;
 use super::digest::{Digest, Hashed};
-use super::json::Node;
+use super::json::{Decode, Node, Path};
 use super::reason::{Reason, Rejected};
 
 /// What a rule answers: the broken rule and what it expects instead.

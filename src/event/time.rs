@@ -3,9 +3,9 @@
 use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::contract::{Contract, Decode, Path};
+use super::contract::Contract;
 use super::digest::{Digest, Hashed};
-use super::json::Node;
+use super::json::{Decode, Node, Path};
 use super::reason::{Reason, Rejected};
 
 /// 2100-01-01T00:00:00Z, the first instant that is too late.
