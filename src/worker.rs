@@ -6,8 +6,7 @@
 mod commit;
 
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
@@ -15,7 +14,7 @@ use metrics::{counter, gauge};
 use sqlx::postgres::PgPool;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::Sleep;
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::apply;
@@ -247,10 +246,10 @@ struct Session<'w> {
     /// Tells when the last of them has committed, on which connection. None where nothing is at work: an idle worker keeps
     /// no connection from the pool.
     last_committed: Option<oneshot::Receiver<Lease>>,
-    /// Runs out when a batch that is not full has waited long enough.
-    linger: Pin<Box<Sleep>>,
-    /// Runs out when a stop has taken too long.
-    stop_limit: Option<Pin<Box<Sleep>>>,
+    /// Until when what is gathered waits for more.
+    linger_until: Instant,
+    /// When a stop has taken too long, if one is under way.
+    stop_by: Option<Instant>,
 }
 
 impl<'w> Session<'w> {
@@ -262,14 +261,14 @@ impl<'w> Session<'w> {
             gathered_bytes: 0,
             at_work: VecDeque::new(),
             last_committed: None,
-            linger: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            stop_limit: None,
+            linger_until: Instant::now(),
+            stop_by: None,
         }
     }
 
     async fn consume(mut self, stop: &mut Stop) -> Result<End> {
         loop {
-            if self.stop_limit.is_some() && self.at_work.is_empty() && self.gathered.is_empty() {
+            if self.stop_by.is_some() && self.at_work.is_empty() && self.gathered.is_empty() {
                 return Ok(self.hand_back(0).await);
             }
             let done = match self.next_step(stop).await {
@@ -287,7 +286,7 @@ impl<'w> Session<'w> {
                 },
                 Step::Stop => {
                     info!("stopping: no more deliveries are taken");
-                    self.stop_limit = Some(Box::pin(tokio::time::sleep(STOP_MAX)));
+                    self.stop_by = Some(Instant::now() + STOP_MAX);
                     if let Err(error) = self.subscription.cancel().await {
                         warn!(reason = %error, "the broker went away while stopping");
                     }
@@ -305,16 +304,16 @@ impl<'w> Session<'w> {
         if self.is_due() {
             return Step::Flush;
         }
-        let stopping = self.stop_limit.is_some();
+        let stopping = self.stop_by.is_some();
         let room = self.has_room();
         let idle = self.at_work.is_empty();
         let has_work = !self.gathered.is_empty();
         tokio::select! {
             biased;
             () = stop.requested(), if !stopping => Step::Stop,
-            () = finished(&mut self.stop_limit), if stopping => Step::GiveUp,
+            () = reached(self.stop_by) => Step::GiveUp,
             outcome = first_done(&mut self.at_work) => Step::Settle(outcome),
-            () = &mut self.linger, if idle && has_work => Step::Flush,
+            () = sleep_until(self.linger_until), if idle && has_work => Step::Flush,
             () = tokio::time::sleep(GATHER_EVERY), if !idle && room && !stopping => Step::Look,
             delivery = self.subscription.next(), if idle && room && !stopping => Step::Receive(delivery),
         }
@@ -328,15 +327,15 @@ impl<'w> Session<'w> {
         if !self.at_work.is_empty() {
             return !self.has_room() && self.at_work.len() < BATCHES_AT_WORK_MAX;
         }
-        self.stop_limit.is_some()
+        self.stop_by.is_some()
             || !self.has_room()
             || self.subscription.is_exhausted()
-            || self.linger.deadline() <= tokio::time::Instant::now()
+            || self.linger_until <= Instant::now()
     }
 
     /// Takes the deliveries that wait already, if there is room for them.
     fn look(&mut self) -> Result<(), BrokerError> {
-        if self.stop_limit.is_some() || !self.has_room() {
+        if self.stop_by.is_some() || !self.has_room() {
             return Ok(());
         }
         match self.subscription.next().now_or_never() {
@@ -348,9 +347,7 @@ impl<'w> Session<'w> {
     /// Takes a delivery and all others that wait already.
     fn gather(&mut self, first: Delivery) -> Result<(), BrokerError> {
         if self.gathered.is_empty() {
-            self.linger
-                .as_mut()
-                .reset(tokio::time::Instant::now() + self.worker.batch_linger);
+            self.linger_until = Instant::now() + self.worker.batch_linger;
         }
         let before = self.gathered.len();
         let taken = self.take_waiting(first);
@@ -445,14 +442,13 @@ impl<'w> Session<'w> {
         self.worker.health.broker(Err(error.to_string()));
         self.subscription.close().await;
         counter!(telemetry::REQUEUED).increment(self.gathered.len() as u64);
-        let stopping = self.stop_limit.take();
-        let has_to_end = stopping.is_some();
+        let stop_by = self.stop_by;
         let unsettled = tokio::select! {
             held = self.wind_up() => held?,
-            () = stop_took_too_long(stopping, stop) => return Ok(End::Stopped),
+            () = stop_took_too_long(stop_by, stop) => return Ok(End::Stopped),
         };
         counter!(telemetry::REQUEUED).increment(unsettled);
-        if has_to_end {
+        if stop_by.is_some() {
             return Ok(End::Stopped);
         }
         Ok(End::Lost {
@@ -485,13 +481,12 @@ impl<'w> Session<'w> {
             );
         }
         counter!(telemetry::REQUEUED).increment(unsettled);
-        let left = self.stop_limit.as_ref().map(|limit| {
-            let now = tokio::time::Instant::now();
-            limit.deadline().saturating_duration_since(now)
-        });
+        let left = self
+            .stop_by
+            .map(|limit| limit.saturating_duration_since(Instant::now()));
         let settled = self.subscription.settled();
         self.subscription.hand_back(left.unwrap_or_default()).await;
-        if self.stop_limit.is_some() {
+        if self.stop_by.is_some() {
             return End::Stopped;
         }
         End::Lost {
@@ -504,17 +499,18 @@ impl<'w> Session<'w> {
     }
 }
 
-async fn finished(limit: &mut Option<Pin<Box<Sleep>>>) {
+/// Waits until then; for ever if there is no limit.
+async fn reached(limit: Option<Instant>) {
     match limit {
-        Some(limit) => limit.await,
+        Some(limit) => sleep_until(limit).await,
         None => std::future::pending().await,
     }
 }
 
 /// Of a stop that is under way or will be requested.
-async fn stop_took_too_long(limit: Option<Pin<Box<Sleep>>>, stop: &mut Stop) {
+async fn stop_took_too_long(limit: Option<Instant>, stop: &mut Stop) {
     match limit {
-        Some(limit) => limit.await,
+        Some(limit) => sleep_until(limit).await,
         None => {
             stop.requested().await;
             tokio::time::sleep(STOP_MAX).await;
