@@ -3,8 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use lapin::options::BasicGetOptions;
-use lapin::types::FieldTable;
+use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
 use paxflow::broker::queue_state;
 use paxflow::config::Secret;
@@ -224,6 +224,32 @@ async fn an_event_that_no_queue_takes_ends_it_and_does_not_count() {
         err.starts_with(&counted) && err.contains("the exchange has no queue for the event"),
         "{err}"
     );
+}
+
+#[tokio::test]
+async fn an_event_that_a_full_queue_refuses_does_not_count() {
+    let database = Database::new().await;
+    let place = place(&database);
+    place.declare().await;
+    place.delete_queue().await;
+    let (_connection, channel) = channel(&place).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+    let overflow = AMQPValue::LongString("reject-publish".into());
+    arguments.insert("x-overflow".into(), overflow);
+    let queue = place.topology.queue.as_str().into();
+    let declared = channel.queue_declare(queue, QueueDeclareOptions::durable(), arguments);
+    declared.await.unwrap();
+    place.bind("airline.#").await;
+    let (code, out, err) = fed(place.paxflow(&["publish", "-"]), &flights(10)).await;
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert_one_line(&err);
+    assert!(
+        err.starts_with("paxflow: 1 of 10 events are confirmed; publish again")
+            && err.contains("the broker did not take the event"),
+        "{err}"
+    );
+    assert_eq!(waiting(&place).await, 1);
 }
 
 #[tokio::test]
