@@ -29,7 +29,7 @@ use crate::health::Health;
 use crate::stop::Stop;
 use crate::telemetry;
 
-use commit::{Outcome, Turn, commit, note_verdicts};
+use commit::{Handover, Outcome, commit, note_verdicts};
 
 /// A message that cannot be read is asked for again after so long: it has to come [`DELIVERY_LIMIT`] times
 /// before the broker dead-letters it, and holds up the others meanwhile.
@@ -378,15 +378,15 @@ impl<'w> Session<'w> {
     fn flush(&mut self, stop: Stop) {
         let batch = std::mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
-        let (committed, after_this) = oneshot::channel();
-        let turn = Turn {
-            after: self.last_committed.replace(after_this),
-            is_behind: !self.at_work.is_empty(),
-            committed,
+        let (to_next, from_this) = oneshot::channel();
+        let handover = Handover {
+            from_previous: self.last_committed.replace(from_this),
+            previous_is_at_work: !self.at_work.is_empty(),
+            to_next,
         };
         // A task of its own, that nobody aborts: a transaction dropped half-way would leave its
         // connection in an unknown state.
-        let commit = commit(self.worker.clone(), batch, turn, stop);
+        let commit = commit(self.worker.clone(), batch, handover, stop);
         self.at_work.push_back(tokio::spawn(commit));
     }
 

@@ -33,29 +33,27 @@ pub(super) enum Outcome {
     },
 }
 
-/// A batch's place in the row of batches.
-pub(super) struct Turn {
-    /// The one before has committed, and hands on its connection. If it was given up instead, so is this one.
-    pub(super) after: Option<oneshot::Receiver<Lease>>,
-    /// Whether that one is still at work.
-    pub(super) is_behind: bool,
-    /// Tells the one behind.
-    pub(super) committed: oneshot::Sender<Lease>,
+/// What one batch passes to the next: permission to begin, and its connection.
+pub(super) struct Handover {
+    /// Comes when the previous batch has committed. If that was given up instead, so is this one.
+    pub(super) from_previous: Option<oneshot::Receiver<Lease>>,
+    pub(super) previous_is_at_work: bool,
+    pub(super) to_next: oneshot::Sender<Lease>,
 }
 
 /// Decodes a batch and, once it is its turn, commits it, however long the database is away, up to the worker's `hold_max`.
 pub(super) async fn commit(
     worker: Worker,
     batch: Vec<Delivery>,
-    turn: Turn,
+    handover: Handover,
     mut stop: Stop,
 ) -> Result<Outcome> {
     let events = batch.len() as u64;
     let last_tag = batch.last().map_or(0, |delivery| delivery.tag);
-    let mut batch = decode(&batch, turn.is_behind);
+    let mut batch = decode(&batch, handover.previous_is_at_work);
     let mut lease = None;
-    if let Some(after) = turn.after {
-        match after.await {
+    if let Some(previous) = handover.from_previous {
+        match previous.await {
             Ok(handed_on) => lease = Some(handed_on),
             Err(_) => return Ok(Outcome::Held { events }),
         }
@@ -107,14 +105,14 @@ pub(super) async fn commit(
     worker.health.committing(None);
     // A batch that was given up has none to hand on, and there need not be one behind that would take it.
     if let Some(lease) = lease {
-        turn.committed.send(lease).ok();
+        handover.to_next.send(lease).ok();
     }
     Ok(outcome)
 }
 
 /// Behind another batch, it decodes aside from the one thread of the runtime: that batch needs it at each answer of the database.
-fn decode(batch: &[Delivery], is_behind: bool) -> Batch<'_> {
-    if is_behind {
+fn decode(batch: &[Delivery], previous_is_at_work: bool) -> Batch<'_> {
+    if previous_is_at_work {
         tokio::task::block_in_place(|| Batch::of(batch))
     } else {
         Batch::of(batch)
@@ -125,19 +123,19 @@ fn decode(batch: &[Delivery], is_behind: bool) -> Batch<'_> {
 async fn apply_once(
     worker: &Worker,
     batch: &mut Batch<'_>,
-    lease: &mut Option<Lease>,
+    kept: &mut Option<Lease>,
 ) -> sqlx::Result<()> {
-    let mut held = Lease::renewed(lease.take(), &worker.pool).await?;
-    let applied = batch.apply(&mut held.connection, &worker.committer);
+    let mut lease = Lease::renewed(kept.take(), &worker.pool).await?;
+    let applied = batch.apply(&mut lease.connection, &worker.committer);
     let Ok(applied) = tokio::time::timeout(TRY_MAX, applied).await else {
-        return Err(db::pool::abandon(held.connection, TRY_MAX));
+        return Err(db::pool::abandon(lease.connection, TRY_MAX));
     };
     if applied.is_err() {
         // A session keeps what it was opened with: it stays read-only where the database no longer is.
-        held.connection.close_on_drop();
+        lease.connection.close_on_drop();
     } else {
         worker.health.database(Ok(()));
-        *lease = Some(held);
+        *kept = Some(lease);
     }
     applied
 }
