@@ -17,11 +17,11 @@ use crate::{apply, telemetry};
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Where nobody has ever verified, a worker does so once it has run for a while.
 const FIRST_AUDIT_AFTER: Duration = Duration::from_secs(60);
-/// A database that says nothing for so long is gone: a lost network path sends no reset. More than a verification may take.
+/// A database that says nothing for this long is gone: a lost network path sends no reset. More than a verification may take.
 const ROUND_MAX: Duration = Duration::from_secs(900);
 /// How often settled events are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
-/// An outage is told by who commits batches; one that lasts so many rounds may be the upkeep's alone.
+/// An outage is told by who commits batches; one that lasts this many rounds may be the upkeep's alone.
 const ROUNDS_IN_SILENCE: u32 = 8;
 /// Events that are forgotten in one statement.
 const FORGET_MAX: u32 = 1000;
@@ -31,7 +31,7 @@ const FORGET_MAX: u32 = 1000;
 pub struct Upkeep {
     /// The database.
     pub database: PgConnectOptions,
-    /// The same as batches reach it, where they do so by another login: nobody else sees and ends the sessions of its workers.
+    /// The database as batches reach it, if with another login: only that one sees and ends the sessions of their workers.
     pub as_batches: Option<PgConnectOptions>,
     /// How often MarketData is verified by one of all workers.
     pub verify_every: Option<Duration>,

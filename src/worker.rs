@@ -31,12 +31,12 @@ use crate::telemetry;
 
 use commit::{Handover, Outcome, commit, note_verdicts};
 
-/// A message that cannot be read is asked for again after so long: it has to come [`DELIVERY_LIMIT`] times
-/// before the broker dead-letters it, and holds up the others meanwhile.
+/// Pause before consuming again after an unreadable message. The broker dead-letters it only after
+/// [`DELIVERY_LIMIT`] deliveries, and until then it holds up the others.
 const UNREADABLE_WAIT: Duration = Duration::from_millis(100);
 /// Deliveries in hand after a start, see [`Subscription::end_narrow`].
 const FIRST_PREFETCH: u16 = 1;
-/// While a batch commits, what has arrived is taken so often: nobody is woken for each delivery.
+/// While a batch commits, what has arrived is taken this often: nobody is woken for each delivery.
 const GATHER_EVERY: Duration = Duration::from_millis(5);
 /// A batch that commits, and one that is decoded meanwhile.
 const BATCHES_AT_WORK_MAX: usize = 2;
@@ -45,13 +45,13 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// How long a stop may take before what is in hand is handed back: with the goodbyes to a broker that
 /// does not answer it ends within 10 s.
 const STOP_MAX: Duration = Duration::from_secs(7);
-/// What [`Worker::hold_max`] is, unless a test has less patience. Late, since a hand-back costs each message one of its delivery
-/// attempts, and a database that is full or locked refuses all workers; yet far below the broker's consumer time-out of 30 min,
-/// which would take the whole channel, also with the batch behind it.
+/// [`Worker::hold_max`] outside tests. Long, since a hand-back costs each message one of its delivery attempts, and a database
+/// that is full or locked refuses all workers; yet far below the broker's consumer time-out of 30 min, which would close the
+/// channel, and take back the batch behind as well.
 pub const HOLD_MAX: Duration = Duration::from_secs(600);
 /// How often a worker looks whether the database answers.
 const PING_EVERY: Duration = Duration::from_secs(2);
-/// Events that are set aside are summed up in the log so often: of a bad producer there may be thousands a second.
+/// Events that are set aside are summed up in the log this often: of a bad producer there may be thousands a second.
 const TELL_SET_ASIDE_EVERY: Duration = Duration::from_secs(60);
 
 /// What a worker needs to run.
@@ -73,7 +73,7 @@ pub struct Worker {
     pub batch_linger: Duration,
     /// Most deliveries in hand.
     pub prefetch: u16,
-    /// A batch that cannot be committed for so long goes back to the broker: another worker may reach the database.
+    /// A batch that cannot be committed for this long goes back to the broker: another worker may reach the database.
     pub hold_max: Duration,
 }
 

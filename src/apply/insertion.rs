@@ -13,9 +13,9 @@ use sqlx::{PgConnection, Row};
 use crate::config::Pooler;
 use crate::db::sockets;
 
-/// Below so many bookings COPY, which takes three questions more, costs as much as it saves.
+/// Below this many bookings, the two or three extra round trips of COPY cost as much as it saves.
 const COPIED_MIN: usize = 100;
-/// So many batches take turns after a twin was met.
+/// This many batches take turns after a twin was met.
 const IN_TURN_AFTER_TWIN: u32 = 200;
 
 /// How the bookings that are new come into their table.
@@ -53,7 +53,7 @@ impl Inserting {
         }
     }
 
-    /// How the next batch inserts so many bookings.
+    /// How the next batch inserts this many bookings.
     pub(super) fn next(&self, bookings: usize) -> Insertion {
         if !self.copies || bookings < COPIED_MIN {
             return Insertion::INSERT;
@@ -61,7 +61,7 @@ impl Inserting {
         let one_less = |left: u32| left.checked_sub(1);
         let left = self.in_turn.fetch_update(Relaxed, Relaxed, one_less);
         Insertion {
-            // Not the batch that met the twin: those who take no turn could make it begin anew for ever.
+            // The batch that met the twin does not copy again: twins that take no turn could make it fail for ever.
             copies: left != Ok(IN_TURN_AFTER_TWIN),
             in_turn: left.is_ok(),
         }

@@ -176,7 +176,7 @@ pub struct Batch<'a> {
     unanswered: Option<Unanswered>,
 }
 
-/// A part that has committed, if so many batches of the worker have.
+/// The part has committed if the committer's count of batches has reached `batches`.
 #[derive(Debug, Clone, Copy)]
 struct Unanswered {
     batches: i64,

@@ -29,8 +29,8 @@ pub(super) struct Arrays {
 }
 
 impl Arrays {
-    /// A row for each item, as `put` adds it. It has to add all fields for no item as well: without items there are the columns,
-    /// with their types, and no row.
+    /// A row for each item, as `put` adds it. `put` has to add every field for `None` too: the columns and their types come from
+    /// that, also where there are no items.
     pub(super) fn of<T>(
         items: impl IntoIterator<Item = T>,
         put: impl Fn(Option<T>, &mut Self),

@@ -12,7 +12,7 @@ use crate::db::sqlstate;
 
 /// Whoever verifies in the background holds this lock until its transaction ends.
 const LOCK: i64 = 0x7061_7866_6175_6474;
-/// One of the five comparisons may take so long; on one core.
+/// One of the five comparisons may take this long, on one core.
 const BOUNDS: &str =
     "SET LOCAL statement_timeout = '60s'; SET LOCAL max_parallel_workers_per_gather = 0";
 

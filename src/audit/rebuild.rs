@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 
 use super::{LOCK_PAUSE, LOCK_TRIES, is_lock_timeout, lock_writers_out};
 
-/// So few rows are summed up again in the time of a batch.
+/// This many rows are summed up again in the time of a batch.
 const FEW: u64 = 500;
 /// Under a load that changes more than [`FEW`] rows in every round, one round is as good as the next.
 const ROUNDS_MAX: u32 = 5;
@@ -76,8 +76,8 @@ pub async fn rebuild(connection: &mut PgConnection) -> sqlx::Result<Rebuilt> {
     Ok(rebuilt)
 }
 
-/// What becomes of rows that are in neither look at `flight_demand`. That they did not come and go between the two is certain only
-/// once writers are locked out, so before that they are not worth the time.
+/// What becomes of rows that `flight_demand` had at neither look. They may have come and gone in between, so they are recomputed:
+/// once, when writers are locked out, since until then it may happen again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Absent {
     Left,

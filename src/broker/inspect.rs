@@ -13,7 +13,7 @@ use super::topology::{Topology, durable_exchange};
 use super::{BrokerError, QueueState, close, connect, is_not_found, queue_state};
 use crate::config::Secret;
 
-/// A broker that does not confirm a message for so long takes none.
+/// A broker that does not confirm a message for this long takes none.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 /// More arguments than a queue can have.
 const ARGUMENTS_MAX: usize = 20;

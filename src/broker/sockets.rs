@@ -1,9 +1,9 @@
 //! The thread that looks at the socket of a connection to the broker, at most once a millisecond.
 //!
 //! RabbitMQ sends a long queue in pieces of two or three messages, and each piece would wake a thread of the runtime, and that
-//! one the thread of the AMQP library. Here what arrives within a millisecond is one piece. Who is idle waits for nothing:
-//! the pause comes after a look. What the library does here besides, such as sending an acknowledgement, may wait for the pause
-//! as well; nothing else may run on this thread.
+//! one the thread of the AMQP library. Here what arrives within a millisecond is one piece. On an idle connection
+//! nothing is delayed: the pause comes after a look, not before it. Whatever else the library does here, such as sending an
+//! acknowledgement, may have to wait for the pause; nothing else may run on this thread.
 
 use std::time::Duration;
 use std::{io, thread};

@@ -124,16 +124,15 @@ impl Subscription {
         self.left.is_empty() && (self.wider.is_some() || in_hand >= u64::from(self.prefetch))
     }
 
-    /// Begins to go on with a wider prefetch, at most `max`, once the deliveries up to `tag` are settled. To be called before those are
-    /// acknowledged, and [`Subscription::widen`] after it.
+    /// Ends a consumer whose prefetch is too narrow, so that [`Subscription::widen`] can begin a wider one, of at most `max`. To be
+    /// called before the deliveries up to `tag` are acknowledged, and `widen` after it.
     ///
-    /// A message that ends the connection, or the whole process, counts against every delivery in hand, and what was in hand comes
-    /// first of all again. So where the first delivery is a repeated one, no more are in hand than were settled since the start: each
-    /// time half of the way to such a message is cleared, its neighbours burn a few attempts, and in the end it stands alone.
+    /// A message that ends the connection, or the whole process, costs every delivery in hand an attempt, and these are delivered
+    /// again before all others. So where the first delivery is a repeated one, no more are in hand than were settled since the start:
+    /// each time half of the way to such a message is cleared, its neighbours use up a few attempts, and in the end it stands alone.
     ///
-    /// A prefetch is that of a consumer, and what is on its way to one that ends goes back to the queue and has used up an
-    /// attempt. So it ends only while it has in hand all that it may, since then nothing is on its way; where the queue holds
-    /// less, it goes on.
+    /// A consumer keeps its prefetch, and what is on its way to one that ends goes back to the queue with an attempt used up. So it
+    /// ends only while it has in hand all that it may, since then nothing is on its way; where the queue holds less, it goes on.
     ///
     /// # Errors
     /// If the connection is lost.
@@ -206,7 +205,7 @@ impl Subscription {
     }
 
     /// Gives every unsettled delivery back to the queue and closes the connection. A broker that is slow to say goodbye
-    /// gets so much `more` time: what it has not come to of the acknowledgements is delivered again.
+    /// gets `more` time: what it has not come to of the acknowledgements is delivered again.
     pub async fn hand_back(self, more: Duration) {
         let all = BasicNackOptions {
             multiple: true,

@@ -276,7 +276,7 @@ impl Display for Verdicts {
     }
 }
 
-/// Waits until the worker has committed so many deliveries.
+/// Waits until the worker has committed this many deliveries.
 async fn drained(pool: &PgPool, worker_id: &str, events: u64) -> Result<Verdicts> {
     let progress = "SELECT received, applied, duplicate, stale, folded, quarantined FROM worker_progress WHERE worker_id = $1";
     loop {

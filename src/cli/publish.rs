@@ -19,9 +19,9 @@ use crate::event::{Message, decode};
 
 /// Events on their way before the oldest must be confirmed.
 const UNCONFIRMED_MAX: usize = 2000;
-/// Events that are so late are sent at once; after a longer stall the rate is kept to again, and nothing is caught up.
+/// Events that are this late are sent at once; after a longer stall the rate is kept to again, and nothing is caught up.
 const CAUGHT_UP: Duration = Duration::from_millis(100);
-/// A broker that has confirmed nothing for so long is told of.
+/// A broker that has confirmed nothing for this long is told of.
 const SILENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
@@ -149,7 +149,7 @@ impl Input {
     }
 }
 
-/// At most so many events a second.
+/// Limits how many events are sent a second.
 struct Pace {
     every: Duration,
     /// When the next event may be sent.

@@ -490,7 +490,7 @@ fn print_preview(preview: &Preview, left_out: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Tells how many of so many were not shown.
+/// Tells how many of `all` were not shown.
 fn say_more(all: usize, what: &str) -> std::io::Result<()> {
     if let Some(more @ 1..) = all.checked_sub(SHOWN_MAX) {
         say!("and {more} more {what}: --json lists them all");

@@ -158,8 +158,8 @@ pub async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     }
 }
 
-/// Has the server look once a second whether its client is still there while it is at a long statement, or waits for a lock. Before
-/// PostgreSQL 14 it cannot, and the statement of who has gone runs to its end.
+/// Has the server check once a second, during a long statement or a wait for a lock, that its client is still there. Before
+/// PostgreSQL 14 it cannot: a statement whose client has gone runs to its end.
 async fn detect_lost_client(connection: &mut PgConnection) {
     let notice = "SELECT set_config(name, '1s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'";
     sqlx::raw_sql(notice).execute(connection).await.ok();

@@ -12,7 +12,7 @@ use crate::config::{PoolConfig, Pooler};
 
 /// How long a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A database that does not answer the least question for so long is away: a lost network path sends
+/// A database that does not answer the least question for this long is away: a lost network path sends
 /// no reset.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -13,14 +13,14 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-/// A connection that is silent for so long is asked whether it is still there.
+/// A connection that is silent for this long is asked whether it is still there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
 /// How often it is asked until it answers.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
-/// A connection is lost if for so many milliseconds nobody takes what was sent, or answers that question.
+/// A connection is lost if for this many milliseconds nobody takes what was sent, or answers that question.
 const LOST_AFTER_MS: u32 = 11_000;
 
-/// Whether the kernel does so: from Linux 5.6 on, unless a container forbids it.
+/// Whether the kernel gives out such a second descriptor: from Linux 5.6 on, unless a container forbids it.
 pub fn is_possible() -> bool {
     own().is_some_and(|own| duplicate(&own, own.as_raw_fd()).is_some())
 }

@@ -17,7 +17,7 @@ use crate::event::Delivery;
 use crate::stop::Stop;
 use crate::telemetry;
 
-/// A database that says nothing for so long within one try of a batch is gone: a lost network path
+/// A database that says nothing for this long within one try of a batch is gone: a lost network path
 /// sends no reset. Far more than a batch takes, also one that waits for a repair.
 const TRY_MAX: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,7 @@ pub(super) enum Outcome {
         last_tag: u64,
         events: u64,
     },
-    /// The database was away for too long, or we were told to stop meanwhile: so many have no verdict.
+    /// The database was away for too long, or we were told to stop meanwhile: this many have no verdict.
     Held {
         events: u64,
     },
