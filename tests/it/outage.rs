@@ -14,6 +14,8 @@ use crate::support::{Database, execute};
 const EVENTS: u64 = 4_000;
 /// How soon a worker commits again after the return of what was away.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
+/// How soon a worker says that its broker is silent: two heartbeats of ten seconds, and half as long for a machine that is busy.
+const NOTICED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Feeds the queue over the whole length of the test, without a pause that would leave nothing to do.
 fn feed(place: &Place, seed: u64) -> JoinHandle<()> {
@@ -116,7 +118,15 @@ async fn liveness_through_outages_of_the_broker() {
     sandbox.stop().await.unwrap();
 }
 
-/// A path that is lost without a word: nothing but a heartbeat that stays away tells of it.
+/// The worker says in time that its broker is away.
+async fn assert_notices_the_silence(worker: &Worker) {
+    let noticed = tokio::time::timeout(NOTICED_WITHIN, worker.unready()).await;
+    let reason = noticed.unwrap_or_else(|_| panic!("not noticed in {NOTICED_WITHIN:?}"));
+    assert!(reason.starts_with("broker: "), "{reason}");
+}
+
+/// A path that is lost without a word, in the midst of work: a question that stays without an answer may tell of it sooner
+/// than a heartbeat that stays away.
 #[tokio::test]
 async fn liveness_after_the_path_to_the_broker_was_lost_in_silence() {
     let database = Database::new().await;
@@ -126,8 +136,7 @@ async fn liveness_after_the_path_to_the_broker_was_lost_in_silence() {
     let feeding = feed(&place, 6);
     place.committed_at_least(1).await;
     line.broker.freeze(true);
-    let reason = worker.unready().await;
-    assert!(reason.starts_with("broker: "), "{reason}");
+    assert_notices_the_silence(&worker).await;
     feeding.await.unwrap();
     let stood = committed(&place).await;
     line.broker.freeze(false);
@@ -140,6 +149,19 @@ async fn liveness_after_the_path_to_the_broker_was_lost_in_silence() {
     worker.stop().await;
     place.assert_drained().await;
     place.assert_exact().await;
+}
+
+/// One that asks nothing has but the heartbeat.
+#[tokio::test]
+async fn honest_readiness_of_an_idle_worker_whose_broker_falls_silent() {
+    let database = Database::new().await;
+    let line = Line::to(&place(&database)).await;
+    let worker = line.place.worker().await;
+    line.broker.freeze(true);
+    assert_notices_the_silence(&worker).await;
+    line.broker.freeze(false);
+    worker.ready().await;
+    worker.stop().await;
 }
 
 #[tokio::test]
