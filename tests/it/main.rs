@@ -42,6 +42,7 @@ mod roles;
 mod running;
 mod self_audit;
 mod support;
+mod telemetry;
 mod tidy;
 mod tls;
 mod unreadable;

@@ -13,7 +13,7 @@ mod chaos;
 mod database;
 mod hands;
 pub mod harness;
-mod invariants;
+pub mod invariants;
 mod process;
 pub mod proxy;
 mod wire;
