@@ -40,6 +40,7 @@ mod restore;
 mod rights;
 mod roles;
 mod running;
+mod sandbox;
 mod self_audit;
 mod support;
 mod telemetry;
