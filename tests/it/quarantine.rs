@@ -487,9 +487,18 @@ async fn the_effect_and_its_mark_are_one_transaction() {
     );
     assert_same_rows(&table_rows(&mut applier.connection).await, &rows);
     assert_eq!(progress(&place).await, "7 | 4 | 0 | 0 | 3 | 3\n");
+    let fail_later = "DROP TRIGGER fail ON quarantined_events;
+                      CREATE TRIGGER fail AFTER INSERT OR UPDATE ON worker_progress
+                          FOR EACH ROW EXECUTE FUNCTION fail()";
+    execute(&mut applier.connection, fail_later).await;
+    let open = dump(&mut applier.connection, STATES).await;
+    let (code, err) = said(&place, &["replay", "1"]).await;
+    assert!(code == 1 && err.contains("stopped at message 1"), "{err}");
+    assert_eq!(dump(&mut applier.connection, STATES).await, open);
+    assert_same_rows(&table_rows(&mut applier.connection).await, &rows);
     execute(
         &mut applier.connection,
-        "DROP TRIGGER fail ON quarantined_events",
+        "DROP TRIGGER fail ON worker_progress",
     )
     .await;
     assert_eq!(said(&place, &["replay"]).await.0, 0);
