@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use paxflow::audit;
+use paxflow::audit::{self, Difference, Problem};
 use paxflow::db::{Fault, fault_of};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
@@ -399,6 +399,45 @@ async fn a_verification_speaks_of_one_moment() {
     assert!(report.is_exact(), "{:?}", report.differences);
     let report = audit::verify(&mut connection).await.unwrap();
     assert!(!report.is_exact(), "what came later is seen by the next");
+}
+
+/// In what is stored of a flight that is not known, which no view shows.
+#[tokio::test]
+async fn a_verification_finds_a_row_that_is_missing_and_one_too_many() {
+    let database = Database::new().await;
+    let mut applier = database.applier().await;
+    applier.apply(&[booking(json!({}))]).await;
+    let mut connection = database.connect().await;
+    let copied = "CREATE TEMPORARY TABLE copied AS SELECT * FROM flight_demand; UPDATE copied SET cabin = 'F'";
+    execute(&mut connection, copied).await;
+    for (drift, problem, cabin) in [
+        (
+            "INSERT INTO flight_demand SELECT * FROM copied",
+            Problem::Surplus,
+            "F",
+        ),
+        (
+            "DELETE FROM flight_demand WHERE cabin = 'Y'",
+            Problem::Missing,
+            "Y",
+        ),
+    ] {
+        assert!(audit::verify(&mut connection).await.unwrap().is_exact());
+        execute(&mut connection, drift).await;
+        let report = audit::verify(&mut connection).await.unwrap();
+        let key = ["F1", cabin, "USD"].map(str::to_owned).to_vec();
+        let relation = "flight_demand";
+        let expected = Difference {
+            relation,
+            key,
+            problem,
+        };
+        assert_eq!(
+            (report.rows_different, report.differences),
+            (1, vec![expected])
+        );
+        audit::repair(&mut connection).await.unwrap();
+    }
 }
 
 #[tokio::test]
