@@ -21,8 +21,6 @@ const FIRST_AUDIT_AFTER: Duration = Duration::from_secs(60);
 const ROUND_MAX: Duration = Duration::from_secs(900);
 /// How often settled events are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
-/// An outage is told by who commits batches; one that lasts this many rounds may be the upkeep's alone.
-const ROUNDS_IN_SILENCE: u32 = 8;
 /// Events that are forgotten in one statement.
 const FORGET_MAX: u32 = 1000;
 
@@ -56,7 +54,7 @@ pub async fn run(upkeep: Upkeep) {
         .verify_every
         .map_or(LOOK_EVERY, |every| every.min(LOOK_EVERY));
     let mut connection = None;
-    let (mut told, mut waited) = (None, 0);
+    let mut told = None;
     loop {
         tokio::time::sleep(look_every).await;
         let round = round(connection.take(), &upkeep, started, &mut due);
@@ -71,19 +69,13 @@ pub async fn run(upkeep: Upkeep) {
         match done {
             Ok(open) => {
                 connection = Some(open);
-                (told, waited) = (None, 0);
+                told = None;
             }
             Err(error) if fault_of(&error) == Fault::Transient => {
-                waited += 1;
-                let reason = db::told(&error);
-                if waited == ROUNDS_IN_SILENCE {
-                    warn!(
-                        reason,
-                        "the upkeep waits for the database: nothing is verified meanwhile"
-                    );
-                } else {
-                    debug!(reason, "the upkeep waits for the database");
-                }
+                debug!(
+                    reason = db::told(&error),
+                    "the upkeep waits for the database"
+                );
             }
             Err(error) => {
                 let reason = Some(db::told(&error));
@@ -182,7 +174,17 @@ async fn verify(connection: &mut PgConnection, every: Duration) -> sqlx::Result<
         Err(error) if audit::is_cut_off(&error) => warn!(
             "the background verification took too long and was given up: run paxflow verify at a quiet time"
         ),
-        Err(error) => return Err(error),
+        Err(error) => {
+            // An outage is told by who commits batches; this may be the upkeep's alone, where it goes to a standby for instance.
+            if fault_of(&error) == Fault::Transient {
+                let reason = db::told(&error);
+                warn!(
+                    reason,
+                    "the background verification failed, and waits for its next time"
+                );
+            }
+            return Err(error);
+        }
     }
     Ok(())
 }

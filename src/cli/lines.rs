@@ -46,7 +46,8 @@ impl Lines {
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>> {
         while self.read_line()? {
             self.number += 1;
-            if !self.body.trim_ascii().is_empty() {
+            // Of one that is too long the rest is not known.
+            if self.body.len() > BODY_BYTES_MAX || !self.body.trim_ascii().is_empty() {
                 return Ok(Some(&self.body));
             }
         }

@@ -19,7 +19,7 @@ use crate::event::{Message, decode};
 
 /// Events on their way before the oldest must be confirmed.
 const UNCONFIRMED_MAX: usize = 2000;
-/// Events that are this late are sent at once; after a longer stall the rate is kept to again, and nothing is caught up.
+/// Events that are this late are sent at once; after a longer stall no more than this is caught up.
 const CAUGHT_UP: Duration = Duration::from_millis(100);
 /// A broker that has confirmed nothing for this long is told of.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     /// Publish the valid lines even if others are rejected
     #[arg(long)]
     skip_invalid: bool,
-    /// At most so many events a second
+    /// At most this many events a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// Print the result as JSON

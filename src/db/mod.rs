@@ -40,7 +40,7 @@ const SESSION: [(&str, &str); 5] = [
 ];
 
 /// Log filter of the driver: of a parameter that it does not know, and of a line of a password file that it cannot read, it tells
-/// the value as well.
+/// the value as well. What it says of a file that it may not read or does not trust is lost with that.
 pub const LIBRARY_LOG: &str = "sqlx_postgres::options=off";
 
 /// Whose fault an error is, which decides what is done about it.

@@ -149,9 +149,9 @@ async fn an_upkeep_that_fails_again_and_again_says_so_once() {
     assert_eq!(said.matches("the upkeep failed").count(), 1, "{said}");
 }
 
-/// What leads to a standby, say, while batches go on.
+/// As of one that goes to a standby, while batches go on.
 #[tokio::test]
-async fn an_upkeep_that_waits_for_long_says_so_once() {
+async fn a_verification_that_cannot_be_noted_is_told() {
     let database = Database::new().await;
     let place = place(&database);
     let read_only = format!(
@@ -159,23 +159,16 @@ async fn an_upkeep_that_waits_for_long_says_so_once() {
         place.database_url
     );
     let settings = [
-        ("PAXFLOW_VERIFY_EVERY_SECS", "1"),
+        ("PAXFLOW_VERIFY_EVERY_SECS", "3"),
         ("DATABASE_DIRECT_URL", read_only.as_str()),
     ];
     let worker = worker(&place, &settings).await;
-    let waits = "the upkeep waits for the database: nothing is verified meanwhile";
+    let failed = "the background verification failed";
     until("it says so", async || {
-        worker.log().contains(waits).then_some(())
+        worker.log().contains(failed).then_some(())
     })
     .await;
-    let failed = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()";
-    let before = place.number(failed).await;
-    until("it has failed again", async || {
-        (place.number(failed).await >= before + 2).then_some(())
-    })
-    .await;
-    let said = worker.stop().await;
-    assert_eq!(said.matches(waits).count(), 1, "{said}");
+    worker.stop().await;
 }
 
 #[tokio::test]

@@ -58,15 +58,15 @@ const SETTINGS: &[Check] = &[
     },
     Check {
         name: "synchronous_standby_names",
-        // Who may not see it sees that each is connected, but not as what.
+        // Who may not see which of those that are connected is synchronous counts them all.
         finds: "SELECT format('%s: of %s that commits wait for, %s connected', s.names, s.wanted, c.connected)
                 FROM (SELECT current_setting('synchronous_standby_names'),
-                             coalesce(substring(current_setting('synchronous_standby_names') FROM '^[^(]*?([0-9]+)[[:space:]]*[(]'), '1')::integer
+                             coalesce(substring(current_setting('synchronous_standby_names') FROM '(?i)^[[:space:]]*(?:FIRST|ANY)?[[:space:]]*([0-9]+)[[:space:]]*[(]'), '1')::integer
                      ) AS s (names, wanted),
-                     (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS c (connected)
+                     (SELECT count(*) FROM pg_stat_replication
+                      WHERE sync_state IS NULL OR sync_state IN ('sync', 'quorum')) AS c (connected)
                 WHERE s.names <> '' AND c.connected < s.wanted
-                  AND current_setting('synchronous_commit') NOT IN ('off', 'local')
-                  AND pg_has_role('pg_read_all_stats', 'USAGE')",
+                  AND current_setting('synchronous_commit') NOT IN ('off', 'local')",
         danger: "every commit waits for a standby that is not there",
         remedy: "start the standby, or take it out of synchronous_standby_names",
     },
@@ -207,9 +207,9 @@ const SCHEMA: &[Check] = &[
 ];
 
 /// What would cut off a batch would cut off these questions; and behind a pooler a session lasts as long as a transaction.
-/// Who holds a table for long is found by that.
+/// That somebody holds a table for long is found by the last.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'";
-/// Tells databases apart, and not a primary from its standbys.
+/// Tells databases apart, but not a primary from its standbys, or from a server that was made of a copy of its files.
 const IDENTITY: &str = "SELECT format('%s of server %s', current_database(), system_identifier) FROM pg_control_system()";
 
 /// The findings: of the settings and rights that a worker's batches have, and of the schema.
@@ -370,7 +370,7 @@ async fn too_few_connections(
         check: "connections",
         found: format!("{offered} offered, {workers} workers of {each} connections need {needed}"),
         danger: "workers that get no connection hold their batches",
-        remedy: "raise max_connections or the limit of the role or database, or lower DATABASE_POOL_SIZE and DATABASE_MAX_OVERFLOW",
+        remedy: "raise max_connections or the limit of the role or database, or lower DATABASE_POOL_SIZE and DATABASE_MAX_OVERFLOW, or run fewer workers",
     }))
 }
 
