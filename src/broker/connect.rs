@@ -18,9 +18,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A dead peer is noticed after two of them, in seconds.
 const HEARTBEAT_SECS: u16 = 10;
 
-/// RabbitMQ's default, where it is told to take more: the library keeps buffers of 32 frames, also where it has no limit.
-const FRAME_BYTES_MAX: u32 = 128 << 10;
-
 /// A connection. What it waits for ends with it.
 pub(super) struct Link {
     connection: Connection,
@@ -40,7 +37,6 @@ impl Deref for Link {
 pub(super) async fn connect(url: &Secret, purpose: &str) -> Result<Link, BrokerError> {
     let (mut uri, trusted) = read(url)?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
-    uri.query.frame_max.get_or_insert(FRAME_BYTES_MAX);
     let scheme = uri.scheme.clone();
     let properties =
         ConnectionProperties::default().with_connection_name(format!("paxflow {purpose}").into());

@@ -438,8 +438,6 @@ async fn doctor_finds_what_is_wrong_with_whole_servers() {
         rabbitmq_settings: vec![
             setting("disk_free_limit.absolute", "999999GB"),
             setting("heartbeat", "0"),
-            // No limit: not one for what a client allots.
-            setting("frame_max", "0"),
         ],
         ..Options::default()
     };
